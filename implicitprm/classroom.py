@@ -1,0 +1,427 @@
+"""Predictions and self-checking exercises for the chapters. Nothing leaves the computer.
+
+`predict` records an answer before a result is shown and `compare` sets the result beside it.
+`check` runs a learner's function against the package on fresh random inputs; where they differ, it
+looks for a known mistake that gives the same wrong outputs, and names it without the solution.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import logsumexp
+from torch import Tensor
+
+from implicitprm.logprobs import token_logps
+from implicitprm.qvalues import soft_implicit_hard
+from implicitprm.rewards import q_values, token_rewards
+from implicitprm.selection import aggregate, majority_vote, weighted_vote
+
+Answer = float | str | tuple[str, ...]
+SIGNS = ("negative", "zero", "positive")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A recorded answer to one question, in a form that a result can be compared with."""
+
+    question: str
+    answer: Answer
+    within: float | None
+
+    def agrees_with(self, observed: Answer) -> bool:
+        if self.within is not None:
+            return abs(_number(observed) - _number(self.answer)) <= self.within
+        return self.answer == observed
+
+
+_predictions: dict[str, Prediction] = {}
+_revealed: set[str] = set()  # keys whose result has been shown
+
+
+def predict(
+    key: str,
+    question: str,
+    answer: float | str | Sequence[str],
+    *,
+    among: Sequence[str] | None = None,
+    within: float | None = None,
+) -> None:
+    """Record what you expect, before the cell that shows it runs. A later answer replaces it.
+
+    Forms of an answer: a number, which counts as right ``within`` that distance; one of the
+    choices ``among`` (``among=SIGNS`` for a sign); or an ordering of all of ``among``, smallest
+    first, as a list.
+
+    Raises ValueError where the answer has none of these forms.
+    """
+    recorded: Answer
+    if isinstance(answer, str) and among is not None:
+        if answer not in among:
+            raise ValueError(f"{key}: {answer!r} is not a choice; choose one of {tuple(among)}")
+        recorded = answer
+    elif isinstance(answer, (list, tuple)) and among is not None:
+        if sorted(answer) != sorted(among):
+            raise ValueError(f"{key}: order all of {tuple(among)}, each once; got {tuple(answer)}")
+        recorded = tuple(answer)
+    elif isinstance(answer, (int, float)) and within is not None:
+        recorded = _number(answer)
+    else:
+        raise ValueError(
+            f"{key}: {answer!r} is no answer yet: give a number (with within=…), a choice or an "
+            "ordering (with among=…)"
+        )
+    _predictions[key] = Prediction(question, recorded, within)
+    late = " (after the result was shown)" if key in _revealed else ""
+    print(f"{question}\nYou predict: {_shown(recorded)}{late}")
+
+
+def compare(key: str, observed: float | str | Sequence[str]) -> None:
+    """Print the result beside the prediction recorded under ``key``.
+
+    Raises ValueError if none was recorded.
+    """
+    if key not in _predictions:
+        raise ValueError(
+            f"no prediction under {key!r}: run the cell with predict({key!r}, …) first"
+        )
+    prediction = _predictions[key]
+    _revealed.add(key)
+    result: Answer = observed if isinstance(observed, (str, float, int)) else tuple(observed)
+    verdict = "as predicted" if prediction.agrees_with(result) else "not as predicted"
+    print(f"You predicted: {_shown(prediction.answer)}\nObserved: {_shown(result)} ({verdict})")
+
+
+def sign(value: float, tolerance: float = 1e-9) -> str:
+    """``value`` as one of SIGNS; within ``tolerance`` of 0 it is zero."""
+    return SIGNS[1 + int(value > tolerance) - int(value < -tolerance)]
+
+
+def _number(value: Answer) -> float:
+    if isinstance(value, (str, tuple)) or not np.isfinite(value):
+        raise ValueError(f"{value!r} is not a finite number")
+    return float(value)
+
+
+def _shown(answer: Answer) -> str:
+    if isinstance(answer, str):
+        return answer
+    return " < ".join(answer) if isinstance(answer, tuple) else f"{answer:.3g}"
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """A function to write: what it must equal, on which inputs, and what usually goes wrong.
+
+    ``mistakes`` maps the message for a learner to a function that makes that mistake.
+    """
+
+    reference: Callable[..., Any]
+    inputs: Callable[[np.random.Generator], tuple[Any, ...]]
+    mistakes: Mapping[str, Callable[..., Any]]
+    trials: int = 20
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """Whether a submission passed, and what to tell the learner; true where it passed."""
+
+    passed: bool
+    message: str
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def __repr__(self) -> str:
+        return self.message
+
+
+def check(name: str, submission: Callable[..., Any]) -> CheckResult:
+    """Run ``submission`` against the exercise ``name`` of EXERCISES on fresh random inputs.
+
+    Raises ValueError for an unknown name.
+    """
+    if name not in EXERCISES:
+        raise ValueError(f"no exercise {name!r}; there are {', '.join(EXERCISES)}")
+    exercise = EXERCISES[name]
+    rng = np.random.default_rng()
+    inputs = [exercise.inputs(rng) for _ in range(exercise.trials)]
+    outputs = []
+    for arguments in inputs:
+        try:
+            # A copy, so that a submission that works in place does not spoil the comparison.
+            output = submission(*copy.deepcopy(arguments))
+        except NotImplementedError:
+            return _failed(name, "it is not written yet")
+        except Exception as error:
+            return _failed(name, f"{type(error).__name__} on {_shapes(arguments)}: {error}")
+        if output is None:
+            return _failed(name, "it returns None; is there a return at its end?")
+        outputs.append(output)
+    expected = [exercise.reference(*arguments) for arguments in inputs]
+    if _all_equal(outputs, expected):
+        return CheckResult(True, f"{name}: right on {len(inputs)} random inputs")
+    for arguments, output, wanted in zip(inputs, outputs, expected, strict=True):
+        if isinstance(wanted, str) != isinstance(output, str):
+            return _failed(
+                name, f"it returns a {type(output).__name__}, not a {type(wanted).__name__}"
+            )
+        if np.shape(_array(output)) != np.shape(_array(wanted)):
+            return _failed(
+                name,
+                f"on {_shapes(arguments)} it returns shape {np.shape(_array(output))}, "
+                f"expected {np.shape(_array(wanted))}",
+            )
+    for message, mistake in exercise.mistakes.items():
+        with np.errstate(all="ignore"):
+            if _all_equal(outputs, (mistake(*arguments) for arguments in inputs)):
+                return _failed(name, message)
+    if any(
+        _finite(wanted) > _finite(output) for output, wanted in zip(outputs, expected, strict=True)
+    ):
+        return _failed(name, "some of its results are infinite or NaN where they should not be")
+    wrong = sum(not _equal(o, e) for o, e in zip(outputs, expected, strict=True))
+    return _failed(
+        name,
+        f"wrong on {wrong} of {len(inputs)} random inputs, in no way that this check knows; try it "
+        "by hand on the smallest input you can think of",
+    )
+
+
+def _failed(name: str, reason: str) -> CheckResult:
+    return CheckResult(False, f"{name}: not yet: {reason}")
+
+
+def _array(value: Any) -> np.ndarray:
+    if isinstance(value, Tensor):
+        return value.detach().cpu().numpy()
+    return np.asarray(value)
+
+
+def _equal(left: Any, right: Any) -> bool:
+    a, b = _array(left), _array(right)
+    if a.shape != b.shape:
+        return False
+    if not (np.issubdtype(a.dtype, np.number) and np.issubdtype(b.dtype, np.number)):
+        return bool(np.all(a == b))
+    return bool(np.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True))
+
+
+def _all_equal(left: Iterable[Any], right: Iterable[Any]) -> bool:
+    return all(_equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+def _finite(value: Any) -> bool:
+    array = _array(value)
+    return not np.issubdtype(array.dtype, np.number) or bool(np.isfinite(array).all())
+
+
+def _shapes(arguments: Sequence[Any]) -> str:
+    described = [
+        f"a list of {len(a)}" if isinstance(a, list) else f"shape {np.shape(_array(a))}"
+        for a in arguments
+    ]
+    return f"inputs ({', '.join(described)})"
+
+
+# Chapter 00: the weighted vote over answers, each scored by its worst step.
+
+
+def _vote_inputs(rng: np.random.Generator) -> tuple[list[str], list[np.ndarray]]:
+    """2N+1 candidates with two different answers, so that no vote ends in a tie."""
+    count = 2 * int(rng.integers(1, 5)) + 1
+    answers = [str(answer) for answer in rng.choice(["12", "37"], size=count)]
+    return answers, [rng.normal(0, 3, size=rng.integers(1, 6)) for _ in answers]
+
+
+def _vote(answers: Sequence[str], step_rewards: Sequence[np.ndarray], how: str) -> str | None:
+    return weighted_vote(answers, [aggregate(rewards, how) for rewards in step_rewards])
+
+
+def _vote_without_sigmoid(answers: Sequence[str], step_rewards: Sequence[np.ndarray]) -> str:
+    totals = dict.fromkeys(answers, 0.0)
+    for answer, rewards in zip(answers, step_rewards, strict=True):
+        totals[answer] += float(rewards.min())
+    return max(totals, key=totals.__getitem__)
+
+
+WEIGHTED_VOTE = Exercise(
+    reference=lambda answers, rewards: _vote(answers, rewards, "min"),
+    inputs=_vote_inputs,
+    trials=200,  # the output is one of two answers: each trial says little
+    mistakes={
+        "the steps are summed, but the score of a response is its minimum step reward": (
+            lambda answers, rewards: _vote(answers, rewards, "sum")
+        ),
+        "the steps are averaged, but the score of a response is its minimum step reward": (
+            lambda answers, rewards: _vote(answers, rewards, "mean")
+        ),
+        "only the last step counts, but the score of a response is its minimum step reward": (
+            lambda answers, rewards: _vote(answers, rewards, "last")
+        ),
+        "the sigmoid is missing: a vote must weigh more than 0, and scores can be negative": (
+            _vote_without_sigmoid
+        ),
+        "every candidate has the same weight; the scores are not used": (
+            lambda answers, rewards: majority_vote(answers)
+        ),
+        "this is the answer of the best candidate; a vote adds up the weights of equal answers": (
+            lambda answers, rewards: answers[int(np.argmax([r.min() for r in rewards]))]
+        ),
+    },
+)
+
+# Chapter 01: token log-probabilities by hand.
+
+
+def _logits_inputs(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (B, T, V), input_ids (B, T) and a mask of prompt, response and padding (B, T)."""
+    batch, length, vocabulary = rng.integers(1, 4), rng.integers(6, 10), rng.integers(3, 8)
+    positions = np.arange(length)
+    starts = rng.integers(2, 4, size=(batch, 1))
+    ends = rng.integers(5, length, size=(batch, 1))  # so that padding follows in every row
+    return (
+        torch.tensor(rng.normal(0, 2, size=(batch, length, vocabulary)), dtype=torch.float32),
+        torch.tensor(rng.integers(0, vocabulary, size=(batch, length))),
+        torch.tensor((positions >= starts) & (positions < ends)),
+    )
+
+
+def _all_but_first(mask: Tensor) -> Tensor:
+    return (torch.arange(mask.shape[1]) > 0).expand(mask.shape)
+
+
+def _unshifted(logits: Tensor, input_ids: Tensor, response_mask: Tensor) -> Tensor:
+    logps = logits.log_softmax(-1).gather(-1, input_ids[..., None]).squeeze(-1)
+    return logps * response_mask
+
+
+def _shifted_the_wrong_way(logits: Tensor, input_ids: Tensor, response_mask: Tensor) -> Tensor:
+    return _unshifted(logits.roll(-1, dims=1), input_ids, response_mask)
+
+
+def _one_left(logits: Tensor, input_ids: Tensor, response_mask: Tensor) -> Tensor:
+    return token_logps(logits, input_ids, response_mask).roll(-1, dims=1)
+
+
+def _raw_logits(logits: Tensor, input_ids: Tensor, response_mask: Tensor) -> Tensor:
+    chosen = logits.roll(1, dims=1).gather(-1, input_ids[..., None]).squeeze(-1)
+    return chosen * response_mask
+
+
+def _mean_over_response(logits: Tensor, input_ids: Tensor, response_mask: Tensor) -> Tensor:
+    return token_logps(logits, input_ids, response_mask) / response_mask.sum(-1, keepdim=True)
+
+
+TOKEN_LOGPS = Exercise(
+    reference=token_logps,
+    inputs=_logits_inputs,
+    mistakes={
+        "the shift is missing: which token do the logits at position t predict?": _unshifted,
+        "the shift goes the wrong way: logits predict a later token, not an earlier one": (
+            _shifted_the_wrong_way
+        ),
+        "the values are right but one position to the left: entry t belongs to token t": _one_left,
+        "the prompt is not masked: only response tokens count": (
+            lambda logits, ids, mask: token_logps(logits, ids, _all_but_first(mask))
+        ),
+        "these are logits; a log-probability needs the normalisation over the vocabulary": (
+            _raw_logits
+        ),
+        "the values are divided by the length: a mean in place of a sum": _mean_over_response,
+    },
+)
+
+# Chapter 02: q^t as a running sum.
+
+
+def _logps_inputs(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Log-probs of both models (B, T), prompt included, the response mask (B, T), and β."""
+    _, _, mask = _logits_inputs(rng)
+    policy, reference = (
+        torch.tensor(-rng.exponential(1, size=mask.shape), dtype=torch.float32) for _ in range(2)
+    )
+    return policy, reference, mask, float(rng.uniform(0.05, 0.8))
+
+
+def _running_q(policy_logps: Tensor, ref_logps: Tensor, mask: Tensor, beta: float) -> Tensor:
+    return q_values(token_rewards(policy_logps, ref_logps, beta) * mask)
+
+
+Q_VALUES = Exercise(
+    reference=_running_q,
+    inputs=_logps_inputs,
+    mistakes={
+        "β is forgotten": lambda policy, ref, mask, beta: _running_q(policy, ref, mask, 1.0),
+        "the prompt is not masked: q starts from 0 where the response starts": (
+            lambda policy, ref, mask, beta: _running_q(policy, ref, torch.ones_like(mask), beta)
+        ),
+        "the mask comes after the running sum, which has counted the prompt by then": (
+            lambda policy, ref, mask, beta: q_values(token_rewards(policy, ref, beta)) * mask
+        ),
+        "these are the rewards of single tokens: q^t is what they have added up to": (
+            lambda policy, ref, mask, beta: token_rewards(policy, ref, beta) * mask
+        ),
+        "the log-ratio is upside down: which of the two models was trained?": (
+            lambda policy, ref, mask, beta: _running_q(ref, policy, mask, beta)
+        ),
+        "the running sum is divided by the length: a mean in place of a sum": (
+            lambda policy, ref, mask, beta: (
+                _running_q(policy, ref, mask, beta) / mask.cumsum(-1).clamp(min=1)
+            )
+        ),
+        "the reference is missing: a reward is a log-ratio of two models": (
+            lambda policy, ref, mask, beta: _running_q(policy, torch.zeros_like(ref), mask, beta)
+        ),
+    },
+)
+
+# Chapter 03: the implicit value of a sample.
+
+
+def _rewards_inputs(rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """K rewards and a β that makes exp(r/β) overflow in some of the trials."""
+    return rng.normal(0, 4, size=rng.integers(2, 12)), float(10 ** rng.uniform(-3, 1))
+
+
+def _naive_implicit(rewards: np.ndarray, beta: float) -> float:
+    return float(beta * np.log(np.mean(np.exp(rewards / beta))))
+
+
+IMPLICIT_VALUE = Exercise(
+    reference=lambda rewards, beta: soft_implicit_hard(rewards, beta).implicit,
+    inputs=_rewards_inputs,
+    trials=100,  # so that some inputs overflow in any run
+    mistakes={
+        "right for large β, but exp(r/β) overflows or underflows for small β: what can be taken "
+        "out of the logarithm before the exponential?": _naive_implicit,
+        "β is forgotten: it divides the rewards inside and multiplies the logarithm outside": (
+            lambda rewards, beta: soft_implicit_hard(rewards, 1.0).implicit
+        ),
+        "the β outside the logarithm is missing": (
+            lambda rewards, beta: soft_implicit_hard(rewards, beta).implicit / beta
+        ),
+        "this is a sum of exponentials; an expectation over K samples divides by K": (
+            lambda rewards, beta: float(beta * logsumexp(rewards / beta))
+        ),
+        "this is the soft value, the mean of the rewards": (
+            lambda rewards, beta: soft_implicit_hard(rewards, beta).soft
+        ),
+        "this is the hard value, the maximum of the rewards": (
+            lambda rewards, beta: soft_implicit_hard(rewards, beta).hard
+        ),
+    },
+)
+
+#: Every exercise of the chapters by the name of the function that the learner writes.
+EXERCISES: dict[str, Exercise] = {
+    "weighted_vote": WEIGHTED_VOTE,
+    "token_logps": TOKEN_LOGPS,
+    "q_values": Q_VALUES,
+    "implicit_value": IMPLICIT_VALUE,
+}

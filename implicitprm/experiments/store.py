@@ -1,0 +1,63 @@
+"""Result files: what was measured, with everything needed to measure it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("torch", "transformers", "numpy", "scikit-learn")
+
+
+def result_path(name: str) -> Path:
+    return Path(str(files("implicitprm.experiments"))) / "results" / f"{name}.json"
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Twelve hex digits that change with any value of a configuration."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def save_result(
+    name: str,
+    command: str,
+    config: Mapping[str, Any],
+    cells: list[dict[str, Any]],
+    tolerance: float,
+    seconds: float,
+) -> None:
+    """Write a result file with its provenance.
+
+    ``tolerance`` is how far a cell may be from its recomputation on another machine, in the units
+    of the cells; measure it, for example with another number of threads.
+    """
+    result = {
+        "command": command,
+        "config": config,
+        "config_hash": config_hash(config),
+        "versions": {package: version(package) for package in PACKAGES},
+        "python": platform.python_version(),
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "seconds": round(seconds),
+        "tolerance": tolerance,
+        "cells": cells,
+    }
+    path = result_path(name)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def load_result(name: str) -> dict[str, Any]:
+    """Read a result file. Raises ValueError where its configuration was changed by hand."""
+    result = json.loads(result_path(name).read_text(encoding="utf-8"))
+    if config_hash(result["config"]) != result["config_hash"]:
+        raise ValueError(f"the configuration in {name}.json does not fit its hash; remake the file")
+    return result

@@ -1,0 +1,79 @@
+"""Objectives: pure functions of rewards.
+
+Every loss takes implicit rewards r = β × summed log-ratio, in which β is already contained, and
+returns a scalar. ``weights`` (B) count an instance several times: the loss of a data set with
+weights is the loss of the data set in which each row is repeated as often.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def ce_loss(rewards: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy on outcomes, −[l log σ(r) + (1 − l) log σ(−r)] (arXiv 2412.01981, Eq. 5).
+
+    ``rewards`` (B), ``labels`` (B) bool or 0/1. The paper prints the equation without its minus.
+    """
+    signs = labels.to(rewards.dtype) * 2 - 1
+    return _mean(-F.logsigmoid(signs * rewards), weights)
+
+
+def dpo_loss(
+    chosen_rewards: Tensor, rejected_rewards: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """−log σ(r_w − r_l) over pairs (B) (DPO, arXiv 2305.18290)."""
+    return _mean(-F.logsigmoid(chosen_rewards - rejected_rewards), weights)
+
+
+def nca_loss(
+    chosen_rewards: Tensor, rejected_rewards: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """−log σ(r_w) − ½ log σ(−r_w) − ½ log σ(−r_l) over pairs (B) (NCA, arXiv 2402.05369)."""
+    per_pair = (
+        -F.logsigmoid(chosen_rewards)
+        - 0.5 * F.logsigmoid(-chosen_rewards)
+        - 0.5 * F.logsigmoid(-rejected_rewards)
+    )
+    return _mean(per_pair, weights)
+
+
+def kto_loss(
+    rewards: Tensor,
+    labels: Tensor,
+    mismatched_rewards: Tensor,
+    weights: Tensor | None = None,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+) -> Tensor:
+    """w_D (1 − σ(r − z)) for right and w_U (1 − σ(z − r)) for wrong responses (arXiv 2402.01306).
+
+    z is the mean of ``mismatched_rewards`` (any shape), the rewards of responses under prompts
+    that they do not belong to, clamped at 0 and without gradient: β times an estimate of KL.
+    """
+    reference_point = mismatched_rewards.mean().clamp(min=0).detach()
+    right = labels.to(rewards.dtype)
+    desirable = desirable_weight * (1 - (rewards - reference_point).sigmoid())
+    undesirable = undesirable_weight * (1 - (reference_point - rewards).sigmoid())
+    return _mean(right * desirable + (1 - right) * undesirable, weights)
+
+
+def step_label_loss(step_rewards: Tensor, step_labels: Tensor, step_mask: Tensor) -> Tensor:
+    """−(1/n) Σ_t log σ(l_t r_t) over the n steps of each response (arXiv 2412.01981, §5.3).
+
+    ``step_rewards``, ``step_labels`` (bool or 0/1) and ``step_mask`` (bool) are (B, S); a row needs
+    at least one step. The mean is over steps first and over responses second.
+    """
+    mask = step_mask.to(step_rewards.dtype)
+    if (mask.sum(-1) == 0).any():
+        raise ValueError("a response in the batch has no step")
+    signs = step_labels.to(step_rewards.dtype) * 2 - 1
+    per_step = -F.logsigmoid(signs * step_rewards) * mask
+    return (per_step.sum(-1) / mask.sum(-1)).mean()
+
+
+def _mean(losses: Tensor, weights: Tensor | None) -> Tensor:
+    if weights is None:
+        return losses.mean()
+    return (weights * losses).sum() / weights.sum()

@@ -1,0 +1,149 @@
+"""Sample responses from a causal language model, from prompts or from prefixes of solutions."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import (
+    DynamicCache,
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from implicitprm.steps import Prompt, SolutionFormat, render_prompt
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn.
+
+    Logits are divided by ``temperature``; then tokens outside the smallest set of probability
+    ``top_p``, and tokens less probable than ``min_p`` times the most probable one, are dropped.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+    def warpers(self) -> LogitsProcessorList:
+        """transformers' own logits warpers, in the order of its ``generate``."""
+        warpers = LogitsProcessorList()
+        if self.temperature != 1.0:
+            warpers.append(TemperatureLogitsWarper(self.temperature))
+        if self.top_p < 1.0:
+            warpers.append(TopPLogitsWarper(self.top_p))
+        if self.min_p > 0.0:
+            warpers.append(MinPLogitsWarper(self.min_p))
+        return warpers
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One sampled response; ``finished`` is False where it met the limit of new tokens."""
+
+    completion: str
+    finished: bool
+
+
+@torch.inference_mode()
+def sample_rollouts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    *,
+    n: int,
+    sampling: Sampling,
+    format: SolutionFormat,
+    seed: int,
+    prefixes: Sequence[str] | None = None,
+    batch_size: int = 512,
+) -> list[list[Rollout]]:
+    """Sample ``n`` responses to each prompt; returns one list of ``n`` rollouts per prompt.
+
+    ``prefixes`` gives the beginning of each response, separator included where the next step is to
+    follow; a rollout's ``completion`` does not repeat it. Prompts of one token length are sampled
+    together, so that nothing is padded, each is read once, and finished rows leave the cache.
+
+    One ``seed``, model and ``batch_size`` give the same rollouts again on the same machine.
+    Raises ValueError where prompt and new tokens together exceed the model's context.
+    """
+    texts = [render_prompt(tokenizer, prompt, format) for prompt in prompts]
+    if prefixes is not None:
+        texts = [text + prefix for text, prefix in zip(texts, prefixes, strict=True)]
+    inputs = tokenizer(texts, add_special_tokens=False).input_ids
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for index, ids in enumerate(inputs):
+        by_length[len(ids)].append(index)
+    _check_context(model, max(by_length), sampling)
+
+    generator = torch.Generator(model.device).manual_seed(seed)
+    prompts_per_batch = max(1, batch_size // n)
+    rollouts: list[list[Rollout]] = [[] for _ in prompts]
+    with tqdm(total=len(texts), desc="sampling", unit="prompt", leave=False) as progress:
+        for indices in by_length.values():
+            for start in range(0, len(indices), prompts_per_batch):
+                rows = indices[start : start + prompts_per_batch]
+                ids = torch.tensor([inputs[row] for row in rows], device=model.device)
+                tokens, finished = _sample_batch(model, ids, n, sampling, generator)
+                completions = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+                for position, completion in enumerate(completions):
+                    rollout = Rollout(completion, finished[position])
+                    rollouts[rows[position // n]].append(rollout)
+                progress.update(len(rows))
+    return rollouts
+
+
+def _check_context(model: PreTrainedModel, longest: int, sampling: Sampling) -> None:
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is not None and longest + sampling.max_new_tokens > limit:
+        raise ValueError(
+            f"a prompt of {longest} tokens and max_new_tokens={sampling.max_new_tokens} exceed the "
+            f"model's context of {limit}"
+        )
+
+
+def _sample_batch(
+    model: PreTrainedModel, input_ids: Tensor, n: int, sampling: Sampling, generator: torch.Generator
+) -> tuple[list[list[int]], list[bool]]:
+    """Sample n continuations of each row of ``input_ids`` (B, T); returns B·n token lists."""
+    warpers = sampling.warpers()
+    end_tokens = torch.tensor(_end_token_ids(model), device=input_ids.device)
+    cache = DynamicCache(config=model.config)
+    logits = model(input_ids, past_key_values=cache, use_cache=True).logits[:, -1]  # (B, V)
+    cache.batch_repeat_interleave(n)
+    logits = logits.repeat_interleave(n, dim=0)  # (B·n, V)
+    alive = torch.arange(len(logits), device=input_ids.device)
+    tokens: list[list[int]] = [[] for _ in range(len(logits))]
+    finished = [False] * len(logits)
+    for _ in range(sampling.max_new_tokens):
+        # The warpers look at the scores only, so the tokens so far need not be passed on.
+        probabilities = warpers(input_ids, logits.float()).softmax(-1)
+        drawn = torch.multinomial(probabilities, 1, generator=generator)  # (alive, 1)
+        ended = torch.isin(drawn[:, 0], end_tokens)
+        for row, token, done in zip(alive.tolist(), drawn[:, 0].tolist(), ended.tolist(), strict=True):
+            tokens[row].append(token)
+            finished[row] = done
+        if ended.all():
+            break
+        if ended.any():
+            cache.batch_select_indices(~ended)
+            alive, drawn = alive[~ended], drawn[~ended]
+        logits = model(drawn, past_key_values=cache, use_cache=True).logits[:, -1]
+    return tokens, finished
+
+
+def _end_token_ids(model: PreTrainedModel) -> list[int]:
+    end = model.generation_config.eos_token_id
+    if end is None:
+        raise ValueError(f"{model.name_or_path} names no end-of-text token to stop at")
+    return [end] if isinstance(end, int) else list(end)

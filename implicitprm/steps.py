@@ -1,0 +1,280 @@
+"""Solutions, their steps, and which token ends which step.
+
+A language model sees one text: the prompt, the solution's steps joined by a separator, and the
+token that ends the turn. This module renders that text, tokenises it once, and reads from the
+tokenizer's character offsets which step every response token belongs to:
+
+- a token belongs to the step that holds its first character;
+- a separator belongs to the step before it;
+- tokens with equal offsets (the bytes of one character) stay together;
+- the end-of-turn token belongs to the last step, and what follows it is not response.
+
+Step ends are never found by tokenising prefixes again: a prefix may split into other tokens than
+the whole text, and then rewards land on the wrong step without any error to show it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+#: A prompt is a text, or the messages of a conversation that ends before the assistant's turn.
+Prompt = str | Sequence[Mapping[str, str]]
+
+#: Marks with which vocabularies write a leading space. Some tokenizers (Llama 3's) leave that
+#: space out of the token's offsets although it is part of the token.
+_LEADING_SPACE = ("Ġ", "▁")
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A prompt and the steps of one solution of it.
+
+    ``finished`` is False for a solution that was cut off or is still being written: it has no
+    end-of-turn token.
+    """
+
+    prompt: Prompt
+    steps: tuple[str, ...]
+    finished: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.steps, str):
+            raise ValueError("steps must be a sequence of texts, one per step, not one text")
+        object.__setattr__(self, "steps", tuple(self.steps))
+        if not self.steps:
+            raise ValueError("a solution needs at least one step")
+        for index, step in enumerate(self.steps):
+            if not isinstance(step, str):
+                raise ValueError(f"step {index} is no text but {type(step).__name__}: {step!r}")
+            if not step.strip():
+                raise ValueError(f"step {index} of {len(self.steps)} is empty")
+
+
+@dataclass(frozen=True)
+class SolutionFormat:
+    """How prompt and steps become the text that the model sees.
+
+    ``separator`` stands between steps; ``chat`` makes a text prompt a user message and applies the
+    tokenizer's chat template. A prompt of messages always goes through the template.
+    """
+
+    separator: str = "\n\n"
+    chat: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.separator:
+            raise ValueError("the separator between steps must not be empty")
+
+    def response(self, steps: Sequence[str]) -> tuple[str, list[int]]:
+        """The response text, and the character at which each step starts in it."""
+        lengths = [len(step) + len(self.separator) for step in steps]
+        return self.separator.join(steps), [0, *accumulate(lengths[:-1])]
+
+    def split(self, completion: str) -> tuple[str, ...]:
+        """Split a whole response into steps; the separators between them are all that is lost.
+
+        Separators at the end, and separators that follow one another, stay with the step before
+        them, so that joining gives the response back and no step is empty.
+        """
+        steps: list[str] = []
+        for piece in completion.split(self.separator):
+            if steps and not (piece.strip() and steps[-1].strip()):
+                steps[-1] += self.separator + piece
+            else:
+                steps.append(piece)
+        return tuple(steps)
+
+
+@dataclass(frozen=True)
+class EncodedSolution:
+    """A tokenised solution of T response tokens in S steps.
+
+    ``input_ids`` are prompt and response; ``response_start`` is the index of the first response
+    token in them; ``step_ends`` (S) are exclusive ends counted in response tokens, the last one is
+    T; ``tokens`` (T) are the pieces of text that the response tokens stand for.
+    """
+
+    input_ids: tuple[int, ...]
+    response_start: int
+    step_ends: tuple[int, ...]
+    tokens: tuple[str, ...]
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, solution: Solution, format: SolutionFormat
+) -> EncodedSolution:
+    """Render and tokenise a solution, and find the tokens of each step.
+
+    Raises ValueError where a token would reach from the prompt into the response or own no place
+    in it: where the first response token has nothing before it, a step owns no token, or a step
+    contains the text of a special token.
+    """
+    response, step_starts = format.response(solution.steps)
+    prompt = render_prompt(tokenizer, solution.prompt, format)
+    text = _render(tokenizer, solution, format, prompt, response)
+    content_start, content_end = _locate(text, len(prompt), response)
+    ids, offsets = _tokenize(tokenizer, text)
+    starts = _first_characters(tokenizer.convert_ids_to_tokens(ids), offsets)
+
+    response_start = sum(start < len(prompt) for start in starts)
+    _check_prompt_boundary(text, offsets, response_start, len(prompt))
+    end = _response_end(tokenizer, ids, starts, response_start, content_end, solution.finished)
+    # The template may trim the response's first characters: a step cannot start before them.
+    owners = [
+        max(0, bisect_right(step_starts, start - content_start) - 1)
+        for start in starts[response_start:end]
+    ]
+    counts = [owners.count(step) for step in range(len(solution.steps))]
+    if 0 in counts:
+        step = counts.index(0)
+        raise ValueError(
+            f"step {step} ({solution.steps[step]!r}) owns no token: the tokenizer merges it with "
+            "its neighbours; use a separator that is a token of its own, such as a line end"
+        )
+    return EncodedSolution(
+        input_ids=tuple(ids[:end]),
+        response_start=response_start,
+        step_ends=tuple(accumulate(counts)),
+        tokens=tuple(text[start:stop] for start, stop in offsets[response_start:end]),
+    )
+
+
+def render_prompt(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, format: SolutionFormat
+) -> str:
+    """The text of a prompt as the model sees it, up to where its response begins."""
+    if isinstance(prompt, str) and not format.chat:
+        return _bos(tokenizer) + prompt
+    rendered = tokenizer.apply_chat_template(
+        _messages(tokenizer, prompt), tokenize=False, add_generation_prompt=True
+    )
+    return str(rendered)
+
+
+def _bos(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The beginning-of-text token if the tokenizer puts one before plain text, else nothing."""
+    adds_bos = tokenizer.bos_token_id in tokenizer("").input_ids[:1]
+    return str(tokenizer.bos_token) if adds_bos else ""
+
+
+def _messages(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[dict[str, str]]:
+    if tokenizer.chat_template is None:
+        raise ValueError(
+            f"{tokenizer.name_or_path or 'the tokenizer'} has no chat template: give prompts as "
+            "text and a format with chat=False, or a tokenizer of a chat model"
+        )
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    return [dict(message) for message in prompt]
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase,
+    solution: Solution,
+    format: SolutionFormat,
+    prompt: str,
+    response: str,
+) -> str:
+    if isinstance(solution.prompt, str) and not format.chat:
+        return prompt + response + (tokenizer.eos_token or "" if solution.finished else "")
+    messages = _messages(tokenizer, solution.prompt)
+    text = tokenizer.apply_chat_template(
+        [*messages, {"role": "assistant", "content": response}],
+        tokenize=False,
+        continue_final_message=not solution.finished,
+    )
+    if not str(text).startswith(prompt):
+        raise ValueError(
+            "the chat template renders the prompt differently once a response follows it, so the "
+            f"response cannot be located; prompt alone: {prompt[-80:]!r}, "
+            f"with response: {str(text)[: len(prompt)][-80:]!r}"
+        )
+    return str(text)
+
+
+def _locate(text: str, prompt_end: int, response: str) -> tuple[int, int]:
+    """Where the response's characters start and end in the text.
+
+    A template may trim the response; then the start is where its untrimmed text would begin.
+    """
+    if text.startswith(response, prompt_end):
+        return prompt_end, prompt_end + len(response)
+    trimmed = response.strip()
+    found = text.find(trimmed, prompt_end)
+    if found < 0 or text[prompt_end:found].strip():
+        raise ValueError(
+            "the chat template changes the response, so its steps cannot be located; it renders "
+            f"{text[prompt_end:][:80]!r} for {response[:80]!r}"
+        )
+    return found - (len(response) - len(response.lstrip())), found + len(trimmed)
+
+
+def _tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[Any]]:
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"{tokenizer.name_or_path} has no fast tokenizer; step ends are read from its offsets"
+        )
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    return encoding["input_ids"], encoding["offset_mapping"]
+
+
+def _first_characters(pieces: Sequence[str], offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """The index of each token's first character in the text."""
+    starts: list[int] = []
+    covered = 0
+    for index, (piece, (start, end)) in enumerate(zip(pieces, offsets, strict=True)):
+        if index and (start, end) == tuple(offsets[index - 1]) and end > start:
+            starts.append(starts[-1])
+        elif start > covered and piece.startswith(_LEADING_SPACE):
+            starts.append(covered)
+        else:
+            starts.append(start)
+        covered = max(covered, end)
+    return starts
+
+
+def _check_prompt_boundary(
+    text: str, offsets: Sequence[tuple[int, int]], response_start: int, prompt_end: int
+) -> None:
+    if response_start == 0:
+        raise ValueError(
+            "the first response token has nothing before it and so no probability; give a prompt "
+            "that is not empty"
+        )
+    start, end = offsets[response_start - 1]
+    if end > prompt_end:
+        raise ValueError(
+            f"the token {text[start:end]!r} reaches from the prompt into the response; end the "
+            "prompt with a line end and begin the response without a space or line end"
+        )
+
+
+def _response_end(
+    tokenizer: PreTrainedTokenizerBase,
+    ids: Sequence[int],
+    starts: Sequence[int],
+    response_start: int,
+    content_end: int,
+    finished: bool,
+) -> int:
+    """The index after the last response token: the end-of-turn token, where there is one."""
+    content_stop = sum(start < content_end for start in starts)
+    special = set(tokenizer.all_special_ids)
+    for index in range(response_start, content_stop):
+        if ids[index] in special:
+            raise ValueError(
+                f"the solution contains the special token {tokenizer.decode([ids[index]])!r}; "
+                "remove its text from the steps"
+            )
+    if not finished:
+        return content_stop
+    return next(
+        (index + 1 for index in range(content_stop, len(ids)) if ids[index] in special),
+        content_stop,
+    )
