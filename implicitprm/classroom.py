@@ -69,7 +69,7 @@ def predict(
         if sorted(answer) != sorted(among):
             raise ValueError(f"{key}: order all of {tuple(among)}, each once; got {tuple(answer)}")
         recorded = tuple(answer)
-    elif isinstance(answer, (int, float)) and within is not None:
+    elif isinstance(answer, (float, int, np.number)) and within is not None:
         recorded = _number(answer)
     else:
         raise ValueError(
@@ -92,7 +92,9 @@ def compare(key: str, observed: float | str | Sequence[str]) -> None:
         )
     prediction = _predictions[key]
     _revealed.add(key)
-    result: Answer = observed if isinstance(observed, (str, float, int)) else tuple(observed)
+    result: Answer = (
+        observed if isinstance(observed, (str, float, int, np.number)) else tuple(observed)
+    )
     verdict = "as predicted" if prediction.agrees_with(result) else "not as predicted"
     print(f"You predicted: {_shown(prediction.answer)}\nObserved: {_shown(result)} ({verdict})")
 

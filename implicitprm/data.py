@@ -21,7 +21,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import pyarrow as pa
 from datasets import Dataset, DatasetDict, Features, List, Value, load_dataset
 from math_verify import LatexExtractionConfig, parse, verify
 from sklearn.model_selection import GroupShuffleSplit
@@ -51,7 +50,7 @@ _OTHER_NAMES = {
 def check_format(dataset: Dataset, kind: Format) -> Dataset:
     """The data set with bool labels, after checking that every row has the format `kind`.
 
-    Further columns are kept. Nothing is renamed by guess: that is what `CONVERTERS` are for.
+    Further columns are kept, and a prompt may be empty. Nothing is renamed by guess: that is what `CONVERTERS` are for.
 
     Raises ValueError for an unknown kind; for missing columns (naming those present, those needed
     and the likely rename); and, naming the first such row, for a value of the wrong type, an empty
@@ -245,10 +244,9 @@ def _as_dataset(rows: list[Row], where: str) -> Dataset:
     columns = {name: [row.get(name) for row in rows] for name in names}
     for name, values in columns.items():
         if not _is_column(values):
-            # what fails once fails with more rows: the first row that does not fit is found by halves
-            odd = bisect_left(
-                range(len(values)), True, key=lambda n: not _is_column(values[: n + 1])
-            )
+            # the shortest prefix that fails, by halves: more rows cannot mend it
+            prefixes = range(len(values))
+            odd = bisect_left(prefixes, True, key=lambda n: not _is_column(values[: n + 1]))
             raise ValueError(
                 f"{where}: column {name!r} has no single type: the first row that does not fit the "
                 f"rows before it is row {odd}, {values[odd]!r:.80}"
@@ -258,8 +256,8 @@ def _as_dataset(rows: list[Row], where: str) -> Dataset:
 
 def _is_column(values: list[Any]) -> bool:
     try:
-        pa.array(values)
-    except (pa.ArrowException, OverflowError):
+        Dataset.from_dict({"column": values})
+    except (TypeError, ValueError, OverflowError):  # pyarrow raises all three
         return False
     return True
 
@@ -346,18 +344,15 @@ def _amount(text: str) -> str:
 
 @lru_cache(maxsize=100_000)
 def _same_answer(reference: str, stated: str) -> bool:
+    if reference == stated:
+        return True
     # math-verify's time limit is a SIGALRM, which only a main thread can take
     can_interrupt = (
         hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
     )
     seconds = _GRADING_SECONDS if can_interrupt else None
-    if reference == stated:
-        return True
-    return bool(
-        verify(
-            _expression(reference, seconds), _expression(stated, seconds), timeout_seconds=seconds
-        )
-    )
+    expressions = (_expression(reference, seconds), _expression(stated, seconds))
+    return bool(verify(*expressions, timeout_seconds=seconds))
 
 
 def _expression(answer: str, seconds: int | None) -> list[Any]:

@@ -272,6 +272,58 @@ def auroc(
     return float(roc_auc_score(truth, rankdata(checked), sample_weight=_weights(weights, truth)))
 
 
+def auroc_interval(
+    scores: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    problems: npt.ArrayLike,
+    weights: npt.ArrayLike | None = None,
+    parts: Sequence[np.ndarray] | None = None,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Interval:
+    """AUROC of items (N) with its percentile bootstrap interval over whole problems.
+
+    `problems` (N) names the problem of each item. With `parts`, masks over the items (N), it is the
+    mean of the AUROC within each part, so that a score gains nothing from telling parts apart.
+    Equal to `bootstrap_over_problems` with `auroc`, but for all resamples at once.
+
+    Raises ValueError as `auroc` does, and where a resample lacks one of the classes.
+    """
+    ranked, truth = _no_nan(scores, "scores"), _correct(labels, "labels", ndim=1)
+    counted = _weights(weights, truth)
+    masks = [np.ones(len(truth), dtype=bool)] if parts is None else list(parts)
+    value = float(np.mean([auroc(ranked[m], truth[m], counted[m]) for m in masks]))
+    names, numbers = np.unique(np.asarray(problems), return_inverse=True)
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    resampled = np.mean(
+        [
+            _auroc_of_resamples(ranked[m], truth[m], counted[m] * drawn[:, numbers[m]])
+            for m in masks
+        ],
+        axis=0,
+    )  # (R,)
+    if np.isnan(resampled).any():
+        raise ValueError("a resample of the problems has right or wrong items only: too few items")
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(resampled, (tail, 1 - tail))
+    return Interval(value, float(low), float(high))
+
+
+def _auroc_of_resamples(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> FloatArray:
+    """Weighted AUROC for each of R rows of weights: (N,), (N,), (R, N) → (R,)."""
+    order = scores.argsort()
+    _, starts = np.unique(scores[order], return_index=True)  # where each group of ties begins
+    right = np.add.reduceat(weights[:, order] * labels[order], starts, axis=1)  # (R, G)
+    wrong = np.add.reduceat(weights[:, order] * (1 - labels[order]), starts, axis=1)
+    below = wrong.cumsum(axis=1) - wrong / 2
+    pairs = right.sum(axis=1) * wrong.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return (right * below).sum(axis=1) / pairs
+
+
 def first_error(step_scores: npt.ArrayLike, threshold: float) -> int:
     """Index of the first step that scores below the threshold, −1 if none does.
 

@@ -13,10 +13,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from math import ceil, floor
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from implicitprm.qvalues import FloatArray, Tokens, soft_implicit_hard
@@ -24,8 +25,8 @@ from implicitprm.qvalues import FloatArray, Tokens, soft_implicit_hard
 #: What a colour means, in every figure of the book. The colours are those of Okabe and Ito, which
 #: readers with colour-blindness can tell apart; marker and line style tell them apart in greyscale.
 STYLE: dict[str, dict[str, Any]] = {
-    "policy": {"color": "#0072B2", "marker": "o", "linestyle": "-"},
-    "reference": {"color": "#000000", "marker": "s", "linestyle": "--"},
+    "policy": {"color": "#0072B2", "marker": "s", "linestyle": "-"},
+    "reference": {"color": "#000000", "marker": "P", "linestyle": "--"},
     "correct": {"color": "#009E73", "marker": "o", "linestyle": "-"},
     "wrong": {"color": "#D55E00", "marker": "X", "linestyle": "--"},
     "soft": {"color": "#56B4E9", "marker": "v", "linestyle": ":"},
@@ -118,7 +119,7 @@ def q_tree(
         axes.text(
             len(prefix),
             height,
-            f"{q[prefix]:+.2f}",
+            f"{q[prefix]:+z.2f}",
             ha="center",
             va="center",
             fontsize=9,
@@ -135,7 +136,10 @@ def q_tree(
             label=outcome,
         )
     axes.legend(loc="lower left", frameon=False)
-    axes.set(xlim=(-0.4, depth + 0.6), xlabel="response tokens seen, t", title=title)
+    axes.set(
+        xlim=(-0.4, depth + 0.6), xlabel="response tokens seen, t (in the boxes: q in nats × β)"
+    )
+    axes.set_title(title)
     axes.set_xticks(range(depth + 1))
     axes.set_yticks([])
     axes.spines[["left", "right", "top"]].set_visible(False)
@@ -143,32 +147,32 @@ def q_tree(
 
 
 def q_against_truth(
-    panels: Mapping[str, tuple[FloatArray, FloatArray, Sequence[bool]]], title: str
+    panels: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[str]]], title: str
 ) -> Figure:
-    """q^t (nats) of prefixes against their true advantage Q^t − Q^0; one panel a policy.
+    """exp(q^t/β) of prefixes against Q^t/Q^0, their true Q over that of their prompt.
 
-    Each panel is (advantage, q, whether the true Q of the prefix is above that of its prompt), all
-    of shape (N).
+    Each panel is (Q^t/Q^0, exp(q^t/β), kind), all of N prefixes; a kind is ``policy`` for an
+    unfinished prefix, ``correct`` or ``wrong`` for a complete response. Both ratios are numbers
+    without a unit, 1 at every prompt; the diagonal is where they are equal.
     """
-    figure = Figure(figsize=(4.2 * len(panels), 3.8), layout="constrained")
+    labels = {"policy": "unfinished", "correct": "complete, correct", "wrong": "complete, wrong"}
+    figure = Figure(figsize=(4.2 * len(panels), 4.2), layout="constrained")
     figure.suptitle(title)
-    for axes, (name, (advantage, q, better)) in zip(
-        np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True
-    ):
-        for outcome in ("correct", "wrong"):
-            chosen = np.asarray(better) == (outcome == "correct")
+    top = 1.08 * max(max(*truth, *ratio) for truth, ratio, _ in panels.values())
+    columns = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (name, (truth, ratio, kinds)) in zip(columns, panels.items(), strict=True):
+        axes.plot([0, top], [0, top], color="0.7", linewidth=1, zorder=0)
+        for kind, label in labels.items():
+            chosen = np.array(kinds) == kind
             axes.plot(
-                np.asarray(advantage)[chosen],
-                np.asarray(q)[chosen],
-                **STYLE[outcome] | {"linestyle": "none"},
+                np.asarray(truth)[chosen],
+                np.asarray(ratio)[chosen],
+                **STYLE[kind] | {"linestyle": "none"},
                 alpha=0.8,
-                label="better than its prompt" if outcome == "correct" else "not better",
+                label=label,
             )
-        axes.axhline(0, color="0.7", linewidth=1, zorder=0)
-        axes.axvline(0, color="0.7", linewidth=1, zorder=0)
-        axes.set(title=name, xlabel="true Q of prefix − true Q of prompt (probability)")
-        axes.set_ylabel("q of prefix (nats × β)")
-    axes.legend(loc="lower right")
+        axes.set(title=name, xlabel="true Q of prefix / true Q of prompt", ylabel="exp(q / β)")
+    columns[0].legend()
     return figure
 
 
@@ -189,7 +193,7 @@ def beta_curve(
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     axes = figure.subplots()
     for name, level in (("hard", here.hard), ("soft", here.soft)):
-        axes.plot(betas, np.full_like(betas, level), **_line(name), label=f"{name} {level:+.3f}")
+        axes.plot(betas, np.full_like(betas, level), **_line(name), label=f"{name} {level:+z.3f}")
     axes.plot(betas, implicit, **_line("implicit"), linewidth=2)
     axes.axvline(beta, color="0.5", linewidth=1, zorder=0)
     axes.plot(
@@ -197,9 +201,10 @@ def beta_curve(
         here.implicit,
         **STYLE["implicit"] | {"linestyle": "none"},
         markersize=9,
-        label=f"implicit {here.implicit:+.3f} at β = {beta:.3g}",
+        label=f"implicit {here.implicit:+z.3f} at β = {beta:.3g}",
     )
     axes.set(xscale="log", xlabel="β", ylabel="value of the prefix (nats × β)", title=title)
+    _plain_ticks(axes.xaxis, [0.01, 0.1, 1, 10, 100])
     axes.legend(loc="center right")
     return figure
 
@@ -231,7 +236,9 @@ def monte_carlo_error(
     right.set(yscale="log", ylabel="root mean square error (nats × β)", title="typical error")
     for axes in (left, right):
         axes.set(xscale="log", xlabel="sampled completions, K")
-        _plain_ticks(axes, sizes)
+        _plain_ticks(axes.xaxis, sizes)
+    low, high = np.log2(right.get_ylim())
+    _plain_ticks(right.yaxis, [2.0**power for power in range(ceil(low), floor(high) + 1)])
     left.legend(loc="lower right")
     return figure
 
@@ -240,6 +247,7 @@ def _line(name: str) -> dict[str, Any]:
     return STYLE[name] | {"marker": ""}
 
 
-def _plain_ticks(axes: Axes, values: Sequence[int]) -> None:
-    axes.set_xticks(values, [str(value) for value in values])
-    axes.minorticks_off()
+def _plain_ticks(axis: Axis, values: Sequence[float]) -> None:
+    """Plain numbers at ``values`` in place of powers of ten."""
+    axis.set_ticks(values, [f"{value:g}" for value in values])
+    axis.set_ticks([], minor=True)

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 from datasets import Dataset
 from rich.table import Table
+from scipy.stats import bootstrap
 
 from implicitprm.evaluation import (
     Interval,
-    auroc,
-    bootstrap_over_problems,
+    auroc_interval,
     choose_threshold,
     first_error,
 )
@@ -63,13 +63,16 @@ def outcome_report(rows: Dataset, group: str | None, seed: int) -> Table:
     for name in parts if group is None else [*parts, "mean within"]:
         table.add_column(name)
     for predictor, scores in predictors.items():
-        cells = [
-            str(_auroc_interval([part], scores, labels, problems, seed)) for part in parts.values()
-        ]
+        columns = [[part] for part in parts.values()]
         if group is not None:
-            within = list(parts.values())[1:]
-            cells.append(str(_auroc_interval(within, scores, labels, problems, seed)))
-        table.add_row(predictor, *cells)
+            columns.append(list(parts.values())[1:])
+        table.add_row(
+            predictor,
+            *(
+                str(auroc_interval(scores, labels, problems, parts=column, seed=seed))
+                for column in columns
+            ),
+        )
     return table
 
 
@@ -125,26 +128,6 @@ def _halves(n_problems: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permutation(n_problems) < n_problems // 2
 
 
-def _auroc_interval(
-    parts: Sequence[np.ndarray],
-    scores: np.ndarray,
-    labels: np.ndarray,
-    problems: np.ndarray,
-    seed: int,
-) -> Interval:
-    """Mean over the parts (masks over rows) of the AUROC within each."""
-    n_problems = int(problems.max()) + 1
-
-    def statistic(drawn: np.ndarray) -> float:
-        counts = np.bincount(drawn, minlength=n_problems)[problems]  # (N)
-        kept = [part & (counts > 0) for part in parts]
-        return float(
-            np.mean([auroc(scores[rows], labels[rows], counts[rows]) for rows in kept])
-        )
-
-    return bootstrap_over_problems(statistic, n_problems, resamples=RESAMPLES, seed=seed)
-
-
 def _cross_fitted(step_scores: list, labels: np.ndarray, seed: int) -> np.ndarray:
     """Predicted first errors (P), each under the threshold chosen on the other half."""
     half = _halves(len(labels), seed)
@@ -158,22 +141,29 @@ def _cross_fitted(step_scores: list, labels: np.ndarray, seed: int) -> np.ndarra
 
 
 def _f1_intervals(hits: np.ndarray, labels: np.ndarray, seed: int) -> list[Interval]:
-    """F1 and its two accuracies from the chance (0..1) that each prediction is right (P)."""
-    has_error = labels >= 0
+    """F1 and its two accuracies from the chance (0..1) that each prediction is right (P).
 
-    def accuracy(drawn: np.ndarray, side: np.ndarray) -> float:
-        return float(hits[drawn][side[drawn]].mean())
+    Problems with and without an error are resampled apart: F1 conditions on either kind.
+    """
+    samples = (hits[labels >= 0].astype(float), hits[labels < 0].astype(float))
+    statistics = (_harmonic_mean, lambda a, b, axis: a.mean(axis), lambda a, b, axis: b.mean(axis))
+    intervals = []
+    for statistic in statistics:
+        drawn = bootstrap(
+            samples,
+            statistic,
+            n_resamples=RESAMPLES,
+            vectorized=True,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
+        low, high = drawn.confidence_interval
+        intervals.append(Interval(float(statistic(*samples, axis=-1)), float(low), float(high)))
+    return intervals
 
-    def f1(drawn: np.ndarray) -> float:
-        a, b = accuracy(drawn, has_error), accuracy(drawn, ~has_error)
-        return 2 * a * b / (a + b) if a + b > 0 else 0.0
 
-    statistics = (
-        f1,
-        lambda drawn: accuracy(drawn, has_error),
-        lambda drawn: accuracy(drawn, ~has_error),
-    )
-    return [
-        bootstrap_over_problems(statistic, len(labels), resamples=RESAMPLES, seed=seed)
-        for statistic in statistics
-    ]
+def _harmonic_mean(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
+    """2ab/(a+b) of two means, 0 where both are 0."""
+    first, second = a.mean(axis), b.mean(axis)
+    total = np.where(first + second > 0, first + second, 1.0)
+    return 2 * first * second / total

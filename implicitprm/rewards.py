@@ -249,7 +249,7 @@ class ImplicitPRM:
                 steps = tuple(row["completions"])
             else:
                 steps = self.format.split(row["completion"])
-            return Solution(row["prompt"], steps, row.get("finished", True))
+            return Solution(row["prompt"], steps, row.get("finished") is not False)
         except KeyError as error:
             raise ValueError(
                 "scoring needs the columns 'prompt' and 'completion', or 'prompt' and "

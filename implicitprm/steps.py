@@ -19,16 +19,11 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 #: A prompt is a text, or the messages of a conversation that ends before the assistant's turn.
 Prompt = str | Sequence[Mapping[str, str]]
-
-#: Marks with which vocabularies write a leading space. Some tokenizers (Llama 3's) leave that
-#: space out of the token's offsets although it is part of the token.
-_LEADING_SPACE = ("Ġ", "▁")
 
 
 @dataclass(frozen=True)
@@ -119,16 +114,16 @@ def encode(
     prompt = render_prompt(tokenizer, solution.prompt, format)
     text = _render(tokenizer, solution, format, prompt, response)
     content_start, content_end = _locate(text, len(prompt), response)
-    ids, offsets = _tokenize(tokenizer, text)
-    starts = _first_characters(tokenizer.convert_ids_to_tokens(ids), offsets)
+    ids, spans = _tokenize(tokenizer, text)
 
-    response_start = sum(start < len(prompt) for start in starts)
-    _check_prompt_boundary(text, offsets, response_start, len(prompt))
-    end = _response_end(tokenizer, ids, starts, response_start, content_end, solution.finished)
-    # The template may trim the response's first characters: a step cannot start before them.
+    response_start = sum(start < len(prompt) for start, _ in spans)
+    _check_prompt_boundary(text, spans, response_start, len(prompt))
+    content = range(response_start, sum(start < content_end for start, _ in spans))
+    end = _response_end(tokenizer, text, ids, spans, content, solution.finished)
+    # Step 0 also owns the space that some templates put before the response.
     owners = [
         max(0, bisect_right(step_starts, start - content_start) - 1)
-        for start in starts[response_start:end]
+        for start, _ in spans[response_start:end]
     ]
     counts = [owners.count(step) for step in range(len(solution.steps))]
     if 0 in counts:
@@ -141,7 +136,7 @@ def encode(
         input_ids=tuple(ids[:end]),
         response_start=response_start,
         step_ends=tuple(accumulate(counts)),
-        tokens=tuple(text[start:stop] for start, stop in offsets[response_start:end]),
+        tokens=tuple(text[start:stop] for start, stop in spans[response_start:end]),
     )
 
 
@@ -150,7 +145,8 @@ def render_prompt(
 ) -> str:
     """The text of a prompt as the model sees it, up to where its response begins."""
     if isinstance(prompt, str) and not format.chat:
-        return _bos(tokenizer) + prompt
+        bos = _bos(tokenizer)
+        return prompt if prompt.startswith(bos) else bos + prompt
     rendered = tokenizer.apply_chat_template(
         _messages(tokenizer, prompt), tokenize=False, add_generation_prompt=True
     )
@@ -193,7 +189,8 @@ def _render(
         raise ValueError(
             "the chat template renders the prompt differently once a response follows it, so the "
             f"response cannot be located; prompt alone: {prompt[-80:]!r}, "
-            f"with response: {str(text)[: len(prompt)][-80:]!r}"
+            f"with response: {str(text)[: len(prompt)][-80:]!r}; use another template, or give the "
+            "rendered prompt as text with chat=False"
         )
     return str(text)
 
@@ -210,44 +207,58 @@ def _locate(text: str, prompt_end: int, response: str) -> tuple[int, int]:
     if found < 0 or text[prompt_end:found].strip():
         raise ValueError(
             "the chat template changes the response, so its steps cannot be located; it renders "
-            f"{text[prompt_end:][:80]!r} for {response[:80]!r}"
+            f"{text[prompt_end:][:80]!r} for {response[:80]!r}; use another template, or give the "
+            "rendered prompt as text with chat=False"
         )
     return found - (len(response) - len(response.lstrip())), found + len(trimmed)
 
 
-def _tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[Any]]:
+def _tokenize(
+    tokenizer: PreTrainedTokenizerBase, text: str
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Token ids, and the characters of the text that each token stands for."""
     if not tokenizer.is_fast:
         raise ValueError(
             f"{tokenizer.name_or_path} has no fast tokenizer; step ends are read from its offsets"
         )
     encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    return encoding["input_ids"], encoding["offset_mapping"]
+    return encoding["input_ids"], _spans(encoding.tokens(), encoding["offset_mapping"], text)
 
 
-def _first_characters(pieces: Sequence[str], offsets: Sequence[tuple[int, int]]) -> list[int]:
-    """The index of each token's first character in the text."""
+def _spans(
+    pieces: Sequence[str], offsets: Sequence[tuple[int, int]], text: str
+) -> list[tuple[int, int]]:
+    """The tokens' offsets, with the spaces that some tokenizers (GPT-NeoX's) trim from them.
+
+    Without its spaces a token could seem to start in the next step, or in the response although it
+    starts in the prompt. ``pieces`` are the tokens as the vocabulary writes them, with Ġ for a
+    space.
+    """
+    pieces = [piece.replace("Ġ", " ") for piece in pieces]
     starts: list[int] = []
     covered = 0
-    for index, (piece, (start, end)) in enumerate(zip(pieces, offsets, strict=True)):
-        if index and (start, end) == tuple(offsets[index - 1]) and end > start:
-            starts.append(starts[-1])
-        elif start > covered and piece.startswith(_LEADING_SPACE):
-            starts.append(covered)
-        else:
-            starts.append(start)
+    for piece, (start, end) in zip(pieces, offsets, strict=True):
+        leading = piece[: len(piece) - len(piece.lstrip())]
+        trimmed = text.endswith(leading, covered, start)
+        starts.append(start - len(leading) if trimmed else start)
         covered = max(covered, end)
-    return starts
+    spans: list[tuple[int, int]] = []
+    for index, (piece, (_, end)) in enumerate(zip(pieces, offsets, strict=True)):
+        trailing = len(piece) - len(piece.rstrip())
+        next_start = starts[index + 1] if index + 1 < len(starts) else len(text)
+        spans.append((starts[index], max(end, min(end + trailing, next_start))))
+    return spans
 
 
 def _check_prompt_boundary(
-    text: str, offsets: Sequence[tuple[int, int]], response_start: int, prompt_end: int
+    text: str, spans: Sequence[tuple[int, int]], response_start: int, prompt_end: int
 ) -> None:
     if response_start == 0:
         raise ValueError(
             "the first response token has nothing before it and so no probability; give a prompt "
             "that is not empty"
         )
-    start, end = offsets[response_start - 1]
+    start, end = spans[response_start - 1]
     if end > prompt_end:
         raise ValueError(
             f"the token {text[start:end]!r} reaches from the prompt into the response; end the "
@@ -257,24 +268,33 @@ def _check_prompt_boundary(
 
 def _response_end(
     tokenizer: PreTrainedTokenizerBase,
+    text: str,
     ids: Sequence[int],
-    starts: Sequence[int],
-    response_start: int,
-    content_end: int,
+    spans: Sequence[tuple[int, int]],
+    content: range,
     finished: bool,
 ) -> int:
-    """The index after the last response token: the end-of-turn token, where there is one."""
-    content_stop = sum(start < content_end for start in starts)
-    special = set(tokenizer.all_special_ids)
-    for index in range(response_start, content_stop):
-        if ids[index] in special:
+    """The index after the last response token: the end-of-turn token, where there is one.
+
+    ``content`` are the indices of the tokens of the steps' own text.
+    """
+    # all_special_ids would miss tokens without a role of their own, such as Llama 3's <|eot_id|>.
+    special = {
+        index: token.content
+        for index, token in tokenizer.added_tokens_decoder.items()
+        if token.special
+    }
+    for index in content:
+        start, end = spans[index]
+        # An unknown character also gets a special token, but not one that stands in the text.
+        if text[start:end].strip() == special.get(ids[index]):
             raise ValueError(
-                f"the solution contains the special token {tokenizer.decode([ids[index]])!r}; "
-                "remove its text from the steps"
+                f"the solution contains the special token {special[ids[index]]!r}; remove its "
+                "text from the steps"
             )
     if not finished:
-        return content_stop
+        return content.stop
     return next(
-        (index + 1 for index in range(content_stop, len(ids)) if ids[index] in special),
-        content_stop,
+        (index + 1 for index in range(content.stop, len(ids)) if ids[index] in special),
+        content.stop,
     )

@@ -7,6 +7,7 @@ once, before the first update, and kept as the column ``ref_logps``.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ from tqdm.auto import tqdm
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -43,12 +45,17 @@ class ImplicitPRMConfig(TrainingArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "learning rate schedule"})
     warmup_steps: float = field(default=0.03, metadata={"help": "steps, or a share if below 1"})
     adam_beta2: float = field(default=0.95, metadata={"help": "second moment decay of Adam"})
+    dataloader_pin_memory: bool = field(
+        default=torch.cuda.is_available(), metadata={"help": "of no use without an accelerator"}
+    )
     # Rows hold lists of token ids that the Trainer would drop as unknown to the model's forward.
     remove_unused_columns: bool = field(default=False, metadata={"help": "must stay False"})
     report_to: Any = field(default="none", metadata={"help": "no experiment tracker"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        # The Trainer has its own progress bar; it obeys the switch that turns tqdm off.
+        self.disable_tqdm = self.disable_tqdm or "TQDM_DISABLE" in os.environ
         if not self.beta > 0:
             raise ValueError(f"beta must be positive, not {self.beta}")
         if self.remove_unused_columns:
@@ -84,6 +91,8 @@ class ImplicitPRMTrainer(Trainer):
             processing_class=processing_class,
             callbacks=callbacks,
         )
+        # It prints every log line where there is no progress bar; the lines stay in the history.
+        self.remove_callback(PrinterCallback)
         # The loss is already a mean over the batch: without this the Trainer would divide it by
         # a number of tokens.
         self.model_accepts_loss_kwargs = False
@@ -154,7 +163,8 @@ def _encode(
 ) -> EncodedSolution:
     """Tokenise one row; its steps do not matter for a loss on outcomes."""
     try:
-        solution = Solution(row["prompt"], (row["completion"],), row.get("finished", True))
+        finished = row.get("finished") is not False
+        solution = Solution(row["prompt"], (row["completion"],), finished)
         encoded = encode(tokenizer, solution, format)
     except ValueError as error:
         raise ValueError(f"row {index}: {error}") from error

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from datasets import Dataset
+from pyarrow import parquet
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from implicitprm.arithmetic.problems import ARITHMETIC_FORMAT, Problem, check_solution
@@ -63,7 +64,7 @@ def load_rollouts(world: str = "reasoner", split: str = "train") -> Dataset:
     drawn), ``finished``, ``steps``, and the truth, which no PRM is trained on: ``first_error``
     (−1 if none), ``kind`` of that error, ``valid`` and ``on_track`` per step.
     """
-    return Dataset.from_parquet(str(rollouts_path(world, split)), keep_in_memory=True)
+    return Dataset(parquet.read_table(rollouts_path(world, split)))
 
 
 def problems_of(split: str) -> list[Problem]:
@@ -96,7 +97,11 @@ def rows_of(problem: Problem, rollouts: list[Rollout]) -> list[dict[str, Any]]:
 
 
 def collect(world: str, split: str, seed: int) -> Dataset:
-    """Sample the rollouts of one file. Training and validation rows that use an unseen fact go."""
+    """Sample the rollouts of one file.
+
+    Training loses the rows that use an unseen fact, and empty completions, which have no step to
+    score.
+    """
     generator, sampler, _ = WORLDS[world]
     model = AutoModelForCausalLM.from_pretrained(checkpoint_path(generator)).eval()
     tokenizer = AutoTokenizer.from_pretrained(checkpoint_path(generator))
@@ -115,9 +120,9 @@ def collect(world: str, split: str, seed: int) -> Dataset:
         for problem, drawn in zip(problems, rollouts, strict=True)
         for row in rows_of(problem, drawn)
     ]
-    if split in ("train", "validation"):
+    if split == "train":
         unseen = unseen_facts(Tutor())
-        rows = [row for row in rows if unseen.isdisjoint(_facts(row))]
+        rows = [row for row in rows if row["completion"] and unseen.isdisjoint(_facts(row))]
     return Dataset.from_list(rows)
 
 
@@ -137,7 +142,7 @@ def main(
             path = rollouts_path(world, split)
             path.parent.mkdir(exist_ok=True)
             dataset = collect(world, split, seed)
-            dataset.to_parquet(str(path), compression="zstd")
+            parquet.write_table(dataset.data.table, path, compression="zstd")
             typer.echo(f"{path.name}: {len(dataset)} rows")
 
 

@@ -16,9 +16,9 @@ from implicitprm.arithmetic.problems import Problem, check_solution
 from implicitprm.arithmetic.split import unseen_facts
 from implicitprm.arithmetic.tutor import Tutor
 from implicitprm.evaluation import (
-    auroc,
+    Interval,
+    auroc_interval,
     best_of_n_accuracy,
-    bootstrap_over_problems,
     mean_interval,
     paired_difference,
     pass_at_n,
@@ -144,15 +144,8 @@ def step_table(steps: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(table).T
 
 
-def step_auroc(steps: pd.DataFrame, score: str):
+def step_auroc(steps: pd.DataFrame, score: str) -> Interval:
     """AUROC of one predictor on a part of a :func:`step_frame`, with its interval over problems."""
-    numbers, problems = np.unique(steps["problem"], return_inverse=True)
-    scores, valid = steps[score].to_numpy(), steps["valid"].to_numpy()
-    weights = steps["weight"].to_numpy()
-
-    def statistic(drawn: np.ndarray) -> float:
-        counts = np.bincount(drawn, minlength=len(numbers))[problems]
-        kept = counts > 0
-        return auroc(scores[kept], valid[kept], (weights * counts)[kept])
-
-    return bootstrap_over_problems(statistic, len(numbers), resamples=RESAMPLES)
+    return auroc_interval(
+        steps[score], steps["valid"], steps["problem"], steps["weight"], resamples=RESAMPLES
+    )

@@ -2,7 +2,7 @@
 
 Knowing that a step is wrong may be knowledge of its fact or a skill that carries over to facts
 never seen. To tell these apart, the split is by problem and by fact: *unseen* facts, a tenth of
-all and of the misconceptions, occur in no solution that a PRM is trained or validated on.
+all and of the misconceptions, occur in no solution that a PRM is trained on.
 """
 
 from __future__ import annotations

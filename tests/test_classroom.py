@@ -1,0 +1,322 @@
+"""Predictions, and the checkers by mutation: right answers pass, wrong ones get their diagnosis."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from implicitprm import classroom
+from implicitprm.classroom import EXERCISES, SIGNS, check, compare, predict, sign
+
+# ---- predict and compare --------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    yield
+    classroom._predictions.clear()
+    classroom._revealed.clear()
+
+
+@pytest.mark.parametrize(
+    ("answer", "form", "agreeing", "other"),
+    [
+        (0.3, {"within": 0.1}, 0.39, 0.41),
+        (2, {"within": 0}, 2.0, 3),
+        (np.int64(2), {"within": 0}, np.int64(2), np.float32(3)),
+        ("zero", {"among": SIGNS}, "zero", "positive"),
+        (["a", "b", "c"], {"among": ["c", "b", "a"]}, ["a", "b", "c"], ["b", "a", "c"]),
+    ],
+)
+def test_a_prediction_is_compared_with_what_comes(
+    capsys: pytest.CaptureFixture[str], answer: Any, form: dict[str, Any], agreeing: Any, other: Any
+) -> None:
+    predict("key", "What comes?", answer, **form)
+    assert capsys.readouterr().out.startswith("What comes?\nYou predict: ")
+    compare("key", agreeing)
+    assert "(as predicted)" in capsys.readouterr().out
+    compare("key", other)
+    assert "(not as predicted)" in capsys.readouterr().out
+
+
+def test_the_printed_text_is_exact(capsys: pytest.CaptureFixture[str]) -> None:
+    predict("order", "Which is larger?", ["soft", "hard"], among=["soft", "hard"])
+    compare("order", ("hard", "soft"))
+    assert capsys.readouterr().out == (
+        "Which is larger?\nYou predict: soft < hard\n"
+        "You predicted: soft < hard\nObserved: hard < soft (not as predicted)\n"
+    )
+
+
+def test_an_answer_given_after_the_result_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    predict("q", "How many?", 3, within=0)
+    predict("q", "How many?", 5, within=0)
+    assert "after the result" not in capsys.readouterr().out
+    compare("q", 4)
+    predict("q", "How many?", 4, within=0)
+    assert "4 (after the result was shown)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("answer", "form", "message"),
+    [
+        (None, {"within": 1}, "no answer yet"),
+        (..., {"among": SIGNS}, "no answer yet"),
+        (0.5, {}, "with within="),
+        ("zero", {}, "with among="),
+        ("huge", {"among": SIGNS}, "'huge' is not a choice"),
+        (["a"], {"among": ["a", "b"]}, "order all of"),
+        (["a", "a"], {"among": ["a", "b"]}, "each once"),
+        (math.nan, {"within": 1}, "not a finite number"),
+    ],
+)
+def test_an_answer_in_no_checkable_form_is_an_error(
+    answer: Any, form: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        predict("key", "What?", answer, **form)
+    with pytest.raises(ValueError, match="no prediction under 'key'"):
+        compare("key", 1.0)
+
+
+def test_sign() -> None:
+    assert [sign(x) for x in (-1, -1e-12, 0, 1e-12, 0.2)] == [
+        "negative", "zero", "zero", "zero", "positive"
+    ]  # fmt: skip
+
+
+# ---- check: a correct answer, written differently -------------------------------------------
+
+
+def other_weighted_vote(answers: Sequence[str], step_rewards: Sequence[np.ndarray]) -> str:
+    weight: dict[str, float] = {}
+    for answer, rewards in zip(answers, step_rewards, strict=True):
+        weight[answer] = weight.get(answer, 0) + 1 / (1 + math.exp(-sorted(rewards)[0]))
+    return sorted(weight.items(), key=lambda item: item[1])[-1][0]
+
+
+def other_token_logps(logits: Tensor, input_ids: Tensor, response_mask: Tensor) -> np.ndarray:
+    out = np.zeros(input_ids.shape)
+    for b, t in itertools.product(*map(range, input_ids.shape)):
+        if response_mask[b, t]:
+            row = logits[b, t - 1].double().numpy()
+            out[b, t] = math.log(math.exp(row[input_ids[b, t]]) / sum(map(math.exp, row)))
+    return out
+
+
+def other_q_values(
+    policy_logps: Tensor, ref_logps: Tensor, response_mask: Tensor, beta: float
+) -> list[list[float]]:
+    rows = []
+    for policy, ref, mask in zip(policy_logps, ref_logps, response_mask, strict=True):
+        terms = [beta * float(p - r) * bool(m) for p, r, m in zip(policy, ref, mask, strict=True)]
+        rows.append(list(itertools.accumulate(terms)))
+    return rows
+
+
+def other_implicit_value(rewards: np.ndarray, beta: float) -> Tensor:
+    scaled = torch.tensor(rewards) / beta
+    return beta * (torch.logsumexp(scaled, 0) - math.log(len(rewards)))
+
+
+CORRECT: dict[str, Callable[..., Any]] = {
+    "weighted_vote": other_weighted_vote,
+    "token_logps": other_token_logps,
+    "q_values": other_q_values,
+    "implicit_value": other_implicit_value,
+}
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_the_reference_and_a_correct_answer_written_differently_pass(name: str) -> None:
+    for submission in (EXERCISES[name].reference, CORRECT[name]):
+        result = check(name, submission)
+        assert result, result.message
+        assert repr(result) == f"{name}: right on {EXERCISES[name].trials} random inputs"
+
+
+# ---- check: stubs and wrong answers, written as a learner would ------------------------------
+
+
+def scores(how: Callable[[np.ndarray], float]) -> Callable[..., str]:
+    """A weighted vote with another score than the minimum."""
+
+    def vote(answers: Sequence[str], step_rewards: Sequence[np.ndarray]) -> str:
+        return other_weighted_vote(answers, [np.array([how(r)]) for r in step_rewards])
+
+    return vote
+
+
+def vote_without_sigmoid(answers: Sequence[str], step_rewards: Sequence[np.ndarray]) -> str:
+    names = sorted(set(answers))
+    sums = [
+        sum(min(r) for a, r in zip(answers, step_rewards, strict=True) if a == name)
+        for name in names
+    ]
+    return names[int(np.argmax(sums))]
+
+
+def plain_vote(answers: Sequence[str], step_rewards: Sequence[np.ndarray]) -> str:
+    return max(set(answers), key=list(answers).count)
+
+
+def best_candidate(answers: Sequence[str], step_rewards: Sequence[np.ndarray]) -> str:
+    return max(zip(answers, step_rewards, strict=True), key=lambda pair: min(pair[1]))[0]
+
+
+def logps_without_shift(logits: Tensor, input_ids: Tensor, mask: Tensor) -> Tensor:
+    logps = torch.log(torch.softmax(logits, -1))
+    return torch.where(mask, torch.gather(logps, 2, input_ids.unsqueeze(2))[..., 0], 0.0)
+
+
+def logps_shifted_wrongly(logits: Tensor, input_ids: Tensor, mask: Tensor) -> Tensor:
+    logps = logits[:, 1:].log_softmax(-1).gather(2, input_ids[:, :-1, None])[..., 0]
+    return torch.nn.functional.pad(logps, (0, 1)) * mask
+
+
+def logps_unmasked(logits: Tensor, input_ids: Tensor, mask: Tensor) -> Tensor:
+    logps = logits[:, :-1].log_softmax(-1).gather(2, input_ids[:, 1:, None])[..., 0]
+    return torch.nn.functional.pad(logps, (1, 0))
+
+
+def logps_one_left(logits: Tensor, input_ids: Tensor, mask: Tensor) -> Tensor:
+    return torch.nn.functional.pad((logps_unmasked(logits, input_ids, mask) * mask)[:, 1:], (0, 1))
+
+
+def logps_not_normalised(logits: Tensor, input_ids: Tensor, mask: Tensor) -> Tensor:
+    chosen = logits[:, :-1].gather(2, input_ids[:, 1:, None])[..., 0]
+    return torch.nn.functional.pad(chosen, (1, 0)) * mask
+
+
+def logps_averaged(logits: Tensor, input_ids: Tensor, mask: Tensor) -> Tensor:
+    logps = logps_unmasked(logits, input_ids, mask) * mask
+    return logps / mask.sum(1)[:, None]
+
+
+def rewards_of(policy: Tensor, ref: Tensor, mask: Tensor, beta: float) -> Tensor:
+    return beta * (policy - ref) * mask
+
+
+WRONG: list[tuple[str, Callable[..., Any], str]] = [
+    ("weighted_vote", scores(sum), "the steps are summed"),
+    ("weighted_vote", scores(np.mean), "the steps are averaged"),
+    ("weighted_vote", scores(lambda r: r[-1]), "only the last step"),
+    ("weighted_vote", vote_without_sigmoid, "the sigmoid is missing"),
+    ("weighted_vote", plain_vote, "scores are not used"),
+    ("weighted_vote", best_candidate, "adds up the weights"),
+    ("weighted_vote", lambda answers, rewards: 0, "returns a int, not a str"),
+    ("weighted_vote", lambda answers, rewards: answers[0], "in no way that this check knows"),
+    ("token_logps", logps_without_shift, "the shift is missing"),
+    ("token_logps", logps_shifted_wrongly, "the shift goes the wrong way"),
+    ("token_logps", logps_one_left, "one position to the left"),
+    ("token_logps", logps_unmasked, "the prompt is not masked"),
+    ("token_logps", logps_not_normalised, "these are logits"),
+    ("token_logps", logps_averaged, "a mean in place of a sum"),
+    ("token_logps", lambda x, ids, m: other_token_logps(x, ids, m).sum(-1), "returns shape"),
+    ("token_logps", lambda x, ids, m: x[:, :, 0] * m, "in no way that this check knows"),
+    ("q_values", lambda p, r, m, b: rewards_of(p, r, m, 1).cumsum(-1), "β is forgotten"),
+    ("q_values", lambda p, r, m, b: (b * p - b * r).cumsum(1), "the prompt is not masked"),
+    ("q_values", lambda p, r, m, b: (b * p - b * r).cumsum(1) * m, "mask comes after"),
+    ("q_values", rewards_of, "rewards of single tokens"),
+    ("q_values", lambda p, r, m, b: rewards_of(r, p, m, b).cumsum(-1), "upside down"),
+    ("q_values", lambda p, r, m, b: (b * p * m).cumsum(-1), "the reference is missing"),
+    ("q_values", lambda p, r, m, b: rewards_of(p, r, m, b).cumsum(-1)
+     / torch.maximum(m.cumsum(-1), torch.tensor(1)), "a mean in place of a sum"),
+    ("q_values", lambda p, r, m, b: rewards_of(p, r, m, b).sum(-1), "returns shape"),
+    ("implicit_value", lambda r, b: b * math.log(sum(math.e**x for x in r) / len(r)),
+     "in no way that this check knows"),
+    ("implicit_value", lambda r, b: b * np.log(np.exp(r / b).sum() / len(r)), "overflows"),
+    ("implicit_value", lambda r, b: other_implicit_value(r, 1.0), "β is forgotten"),
+    ("implicit_value", lambda r, b: other_implicit_value(r, b) / b, "outside the logarithm"),
+    ("implicit_value", lambda r, b: b * np.logaddexp.reduce(r / b), "divides by K"),
+    ("implicit_value", lambda r, b: sum(r) / len(r), "this is the soft value"),
+    ("implicit_value", lambda r, b: max(r), "this is the hard value"),
+    ("implicit_value", lambda r, b: b * (r / b).mean() / 0.0, "infinite or NaN"),
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:divide by zero", "ignore:invalid value")
+@pytest.mark.parametrize(("name", "submission", "diagnosis"), WRONG)
+def test_a_wrong_answer_gets_its_diagnosis(
+    name: str, submission: Callable[..., Any], diagnosis: str
+) -> None:
+    for _ in range(3):  # the inputs are fresh each time
+        result = check(name, submission)
+        assert not result
+        assert diagnosis in result.message
+
+
+def test_every_mistake_of_the_registry_is_made_above() -> None:
+    for name, exercise in EXERCISES.items():
+        assert len(exercise.mistakes) >= 3
+        for message in exercise.mistakes:
+            assert any(n == name and diagnosis in message for n, _, diagnosis in WRONG), message
+
+
+def blank(*arguments: Any) -> None:
+    """What is left of a stub whose body is a docstring."""
+
+
+def unwritten(*arguments: Any) -> None:
+    raise NotImplementedError
+
+
+def misspelt(*arguments: Any) -> Any:
+    return arguments[0].no_such_thing
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_a_stub_or_a_crash_is_told_from_a_wrong_answer(name: str) -> None:
+    assert "is there a return" in check(name, blank).message
+    assert "not written yet" in check(name, unwritten).message
+    crash = check(name, misspelt)
+    assert not crash
+    assert "AttributeError on inputs (" in crash.message
+    assert "no_such_thing" in crash.message
+
+
+def test_a_submission_that_works_in_place_does_not_spoil_the_comparison() -> None:
+    def in_place(policy: Tensor, ref: Tensor, mask: Tensor, beta: float) -> Tensor:
+        return policy.sub_(ref).mul_(mask).mul_(beta).cumsum(-1)
+
+    def zeroes(policy: Tensor, ref: Tensor, mask: Tensor, beta: float) -> Tensor:
+        return policy.zero_()
+
+    assert check("q_values", in_place)
+    assert not check("q_values", zeroes)
+
+
+def test_messages_do_not_give_the_answer_away() -> None:
+    for exercise in EXERCISES.values():
+        for message in exercise.mistakes:
+            assert not any(code in message for code in ("cumsum", "logsumexp", "[:, :-1]", "expit"))
+
+
+def test_inputs_vary_in_shape() -> None:
+    rng = np.random.default_rng(0)
+    for exercise in EXERCISES.values():
+        shapes = {
+            tuple(len(a) for a in exercise.inputs(rng) if isinstance(a, (list, np.ndarray, Tensor)))
+            for _ in range(50)
+        }
+        assert len(shapes) >= 3
+
+
+def test_a_checker_takes_under_a_second() -> None:
+    for name, exercise in EXERCISES.items():
+        started = time.process_time()
+        check(name, exercise.reference)
+        assert time.process_time() - started < 1
+
+
+def test_an_unknown_exercise_is_an_error() -> None:
+    with pytest.raises(ValueError, match="there are weighted_vote, token_logps"):
+        check("weighted vote", blank)

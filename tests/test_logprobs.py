@@ -1,0 +1,223 @@
+"""implicitprm.logprobs: the shift, the mask, the precision, the errors."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from tiny import problems, tiny_llama
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from implicitprm.arithmetic import ARITHMETIC_FORMAT
+from implicitprm.arithmetic.tokenizer import build_tokenizer
+from implicitprm.logprobs import check_length, collate, response_logps, score_logps, token_logps
+from implicitprm.steps import EncodedSolution, Solution, encode
+
+
+@pytest.fixture(scope="module")
+def model() -> LlamaForCausalLM:
+    return tiny_llama(0)
+
+
+@pytest.fixture(scope="module")
+def solutions() -> list[EncodedSolution]:
+    tokenizer = build_tokenizer()
+    return [
+        encode(tokenizer, Solution(problem.prompt, tuple(problem.steps)), ARITHMETIC_FORMAT)
+        for problem in problems(7)
+    ]
+
+
+def random_batch(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = 5 * torch.randn(3, 6, 11, generator=generator, dtype=torch.float64)
+    input_ids = torch.randint(11, (3, 6), generator=generator)
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 0, 0], [0, 1, 0, 1, 1, 0]]).bool()
+    return logits.to(dtype), input_ids, mask
+
+
+def by_loops(logits: Tensor, input_ids: Tensor, mask: Tensor) -> Tensor:
+    """The definition, one token at a time, with plain Python numbers."""
+    expected = torch.zeros(input_ids.shape, dtype=torch.float64)
+    for row in range(len(input_ids)):
+        for position in range(input_ids.shape[1]):
+            if mask[row, position]:
+                scores = logits[row, position - 1].tolist()
+                total = math.log(sum(math.exp(score) for score in scores))
+                expected[row, position] = scores[input_ids[row, position]] - total
+    return expected
+
+
+def test_hand_values() -> None:
+    # Three tokens; the second is predicted with probability 1/4, the third with 1/2.
+    logits = torch.tensor([[[0.0, math.log(2), 0.0], [math.log(2), 0.0, 0.0], [9.0, 9.0, 9.0]]])
+    logps = token_logps(logits, torch.tensor([[1, 2, 0]]), torch.tensor([[False, True, True]]))
+    torch.testing.assert_close(logps, torch.tensor([[0.0, math.log(1 / 4), math.log(1 / 2)]]))
+
+
+def test_agrees_with_log_softmax_and_with_loops_in_float64() -> None:
+    logits, input_ids, mask = random_batch()
+    logps = token_logps(logits, input_ids, mask)
+    assert logps.dtype == torch.float64
+    shifted = logits[:, :-1].log_softmax(-1).gather(-1, input_ids[:, 1:, None]).squeeze(-1)
+    trusted = torch.nn.functional.pad(shifted, (1, 0)).masked_fill(~mask, 0.0)
+    torch.testing.assert_close(logps, trusted, rtol=0, atol=1e-12)
+    torch.testing.assert_close(logps, by_loops(logits, input_ids, mask), rtol=0, atol=1e-12)
+
+
+def test_logits_predict_the_next_token_and_nothing_else() -> None:
+    logits, input_ids, mask = random_batch()
+    logits.requires_grad_(True)
+    logps = token_logps(logits, input_ids, mask)
+    for row, position in mask.nonzero().tolist():
+        (gradient,) = torch.autograd.grad(logps[row, position], logits, retain_graph=True)
+        used = gradient.abs().sum(-1).nonzero().tolist()  # the (row, position) that matter
+        assert used == [[row, position - 1]]
+
+
+def test_only_masked_positions_count() -> None:
+    logits, input_ids, mask = random_batch()
+    logps = token_logps(logits, input_ids, mask)
+    assert (logps[~mask] == 0).all()
+    assert (logps[mask] < 0).all()
+    other = logits.clone()
+    unused = ~torch.nn.functional.pad(mask[:, 1:], (0, 1))  # positions that predict no response
+    other[unused] = torch.nan
+    torch.testing.assert_close(token_logps(other, input_ids, mask), logps, rtol=0, atol=0)
+
+
+def test_a_mask_over_the_prompt_only_gives_zeros() -> None:
+    logits, input_ids, mask = random_batch()
+    assert (token_logps(logits, input_ids, torch.zeros_like(mask)) == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_accumulated_in_float32(dtype: torch.dtype) -> None:
+    logits, input_ids, mask = random_batch(dtype)
+    logps = token_logps(logits, input_ids, mask)
+    assert logps.dtype == torch.float32
+    # What the rounded logits stand for, to float32; a half-precision sum would miss by 1e-3.
+    exact = by_loops(logits.double(), input_ids, mask)
+    torch.testing.assert_close(logps.double(), exact, rtol=0, atol=1e-5)
+
+
+def test_float32_stays_float32() -> None:
+    logits, input_ids, mask = random_batch(torch.float32)
+    assert token_logps(logits, input_ids, mask).dtype == torch.float32
+
+
+def test_gradient_against_finite_differences() -> None:
+    logits, input_ids, mask = random_batch()
+    logits.requires_grad_(True)
+    assert torch.autograd.gradcheck(lambda x: token_logps(x, input_ids, mask), (logits,))
+    assert not token_logps(logits.detach(), input_ids, mask).requires_grad
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
+def test_broken_logits_name_the_row(broken: float) -> None:
+    logits, input_ids, mask = random_batch(torch.float32)
+    row, position = 1, 2
+    logits[row, position - 1, input_ids[row, position]] = broken
+    with pytest.raises(ValueError, match=r"row 1 of the batch .* NaN or infinite"):
+        token_logps(logits, input_ids, mask)
+
+
+def test_an_excluded_token_that_does_not_occur_is_no_error() -> None:
+    logits, input_ids, mask = random_batch(torch.float32)
+    logits[1, 1, (input_ids[1, 2] + 1) % 11] = -torch.inf
+    assert torch.isfinite(token_logps(logits, input_ids, mask)).all()
+
+
+def test_position_0_is_an_error() -> None:
+    logits, input_ids, mask = random_batch()
+    mask[2, 0] = True
+    with pytest.raises(ValueError, match="position 0 has no token before it"):
+        token_logps(logits, input_ids, mask)
+
+
+def test_collate() -> None:
+    batch = collate([[5, 6, 7], [8, 9]], [1, 1], pad_token_id=3)
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 3]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert batch["response_mask"].tolist() == [[False, True, True], [False, True, False]]
+    assert collate([[5, 6], [8]], [1, 1], pad_token_id=None)["input_ids"].tolist() == [
+        [5, 6],
+        [8, 0],
+    ]
+
+
+def logps_of(
+    model: LlamaForCausalLM, solutions: list[EncodedSolution], pad: int, columns: int = 0
+) -> list[Tensor]:
+    """Scores of one batch, with so many columns of padding more than it needs."""
+    longest = max(len(solution.input_ids) for solution in solutions)
+    batch = collate(
+        [solution.input_ids for solution in solutions] + [(pad,) * (longest + columns)],
+        [solution.response_start for solution in solutions] + [1],
+        pad,
+    )
+    with torch.inference_mode():
+        logps = response_logps(model, **batch)
+    return [row[mask] for row, mask in zip(logps, batch["response_mask"], strict=True)][:-1]
+
+
+def test_padding_neighbours_and_batch_size_do_not_matter(
+    model: LlamaForCausalLM, solutions: list[EncodedSolution]
+) -> None:
+    assert len({len(solution.input_ids) for solution in solutions}) > 2
+    alone = [logps_of(model, [solution], 0)[0] for solution in solutions]
+    for pad, columns in [(0, 0), (0, 30), (17, 5)]:
+        together = logps_of(model, solutions, pad, columns)
+        for one, other in zip(alone, together, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+    for batch_size in (1, 2, len(solutions)):
+        scored = score_logps(model, solutions, 0, batch_size, "test")
+        for one, other in zip(alone, scored, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
+def test_a_batch_of_one_without_padding(
+    model: LlamaForCausalLM, solutions: list[EncodedSolution]
+) -> None:
+    (solution,) = solutions[:1]
+    ids = torch.tensor([solution.input_ids])
+    with torch.inference_mode():
+        expected = model(ids).logits[0].log_softmax(-1)
+    by_hand = [
+        float(expected[position - 1, token])
+        for position, token in enumerate(solution.input_ids)
+        if position >= solution.response_start
+    ]
+    (scored,) = score_logps(model, [solution], None, 1, "test")
+    assert scored.shape == (len(solution.tokens),)
+    assert scored.tolist() == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_no_solutions_give_no_scores(model: LlamaForCausalLM) -> None:
+    assert score_logps(model, [], 0, 4, "test") == []
+
+
+def test_gradients_flow_to_the_weights(
+    model: LlamaForCausalLM, solutions: list[EncodedSolution]
+) -> None:
+    batch = collate([solutions[0].input_ids], [solutions[0].response_start], 0)
+    response_logps(model, **batch).sum().backward()
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None, name
+        assert float(weight.grad.abs().sum()) > 0, name
+    model.zero_grad()
+
+
+def test_half_precision_models_give_float32(solutions: list[EncodedSolution]) -> None:
+    half = tiny_llama(0).bfloat16()
+    (scored,) = score_logps(half, solutions[:1], 0, 1, "test")
+    assert scored.dtype == torch.float32
+
+
+def test_a_solution_longer_than_the_context(model: LlamaForCausalLM) -> None:
+    solution = EncodedSolution(tuple(range(129)), 40, (89,), ("x",) * 89)
+    with pytest.raises(ValueError, match=r"row 7 has 129 tokens \(40 of them prompt\).* is 128"):
+        check_length(solution, model, "row 7")
+    check_length(EncodedSolution(tuple(range(128)), 40, (88,), ("x",) * 88), model, "row 7")
