@@ -10,7 +10,7 @@ import datasets
 import torch
 import typer
 from rich.console import Console
-from transformers import AutoTokenizer, set_seed
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from implicitprm.data import CONVERTERS, append_jsonl, read_rows, split_by_prompt
 from implicitprm.reports import first_error_report, outcome_report
@@ -166,9 +166,7 @@ def evaluate(
         )
 
 
-def _read(
-    data: str, split: str, converter: str | None, limit: int | None
-) -> datasets.Dataset:
+def _read(data: str, split: str, converter: str | None, limit: int | None) -> datasets.Dataset:
     rows = read_rows(data, split, limit)
     if converter is None:
         return rows
@@ -179,9 +177,13 @@ def _read(
     return CONVERTERS[converter](rows)
 
 
-def _format(tokenizer, separator: str, chat: bool | None) -> SolutionFormat:
+def _format(
+    tokenizer: PreTrainedTokenizerBase, separator: str, chat: bool | None
+) -> SolutionFormat:
     separator = separator.replace("\\n", "\n")
-    return SolutionFormat(separator, tokenizer.chat_template is not None if chat is None else chat)
+    if chat is None:
+        chat = tokenizer.chat_template is not None
+    return SolutionFormat(separator, chat)
 
 
 if __name__ == "__main__":

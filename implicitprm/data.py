@@ -50,7 +50,8 @@ _OTHER_NAMES = {
 def check_format(dataset: Dataset, kind: Format) -> Dataset:
     """The data set with bool labels, after checking that every row has the format `kind`.
 
-    Further columns are kept, and a prompt may be empty. Nothing is renamed by guess: that is what `CONVERTERS` are for.
+    Further columns are kept, and a prompt may be empty. Nothing is renamed by guess: that is what
+    `CONVERTERS` are for.
 
     Raises ValueError for an unknown kind; for missing columns (naming those present, those needed
     and the likely rename); and, naming the first such row, for a value of the wrong type, an empty

@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from scipy.special import expit
 
 from implicitprm.qvalues import FloatArray, Tokens, soft_implicit_hard
+from implicitprm.rewards import ScoredSolution
 
 #: What a colour means, in every figure of the book. The colours are those of Okabe and Ito, which
 #: readers with colour-blindness can tell apart; marker and line style tell them apart in greyscale.
@@ -251,3 +253,166 @@ def _plain_ticks(axis: Axis, values: Sequence[float]) -> None:
     """Plain numbers at ``values`` in place of powers of ten."""
     axis.set_ticks(values, [f"{value:g}" for value in values])
     axis.set_ticks([], minor=True)
+
+
+def step_reward_bars(
+    solutions: Mapping[str, tuple[Sequence[str], FloatArray, Sequence[bool]]], title: str
+) -> Figure:
+    """Step rewards (nats times β) as bars, one panel a solution.
+
+    Each panel is (steps, step rewards (S), whether each step is valid).
+    """
+    longest = max(len(steps) for steps, _, _ in solutions.values())
+    figure = Figure(figsize=(8.0, 0.42 * longest + 1.5), layout="constrained")
+    panels = figure.subplots(1, len(solutions), sharex=True, squeeze=False)[0]
+    for axes, (name, (steps, rewards, valid)) in zip(panels, solutions.items(), strict=True):
+        for row, (reward, right) in enumerate(zip(rewards, valid, strict=True)):
+            axes.barh(
+                row,
+                reward,
+                color=STYLE["correct" if right else "wrong"]["color"],
+                hatch="" if right else "//",
+                edgecolor="black",
+                linewidth=0.6,
+                label="valid step" if right else "wrong step",
+            )
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_yticks(range(len(steps)), steps, family="monospace")
+        axes.invert_yaxis()
+        axes.set(title=name, xlabel="step reward (β · nats)")
+        axes.spines[["right", "top"]].set_visible(False)
+    keys = {
+        label: handle
+        for axes in panels
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(keys.values(), keys.keys(), loc="outside lower center", ncols=2, frameon=False)
+    figure.suptitle(title)
+    return figure
+
+
+#: How the ways to choose an answer are drawn: the trained reward in the policy's colour.
+SELECTION_STYLE: dict[str, dict[str, Any]] = {
+    "oracle": {"color": "0.6", "linestyle": ":", "marker": ""},
+    "vote weighted by reward": STYLE["implicit"],
+    "reward, min over steps": STYLE["policy"],
+    "reward, sum over steps": STYLE["policy"] | {"linestyle": "--", "marker": "P"},
+    "majority vote": STYLE["hard"],
+    "log π_ref alone": STYLE["reference"],
+}
+
+
+def selection_curves(
+    curves: Mapping[str, Sequence[tuple[float, float, float]]], ns: Sequence[int], title: str
+) -> Figure:
+    """Accuracy (%) against the number of candidates N, with 95% intervals as bars.
+
+    ``curves`` maps a name of ``SELECTION_STYLE`` to (value, low, high) at each N.
+    """
+    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for position, (name, points) in enumerate(curves.items()):
+        value, low, high = np.array(points).T
+        # Shifted a little, so that intervals of neighbouring curves do not cover each other.
+        x = np.log2(ns) + 0.05 * (position - (len(curves) - 1) / 2)
+        axes.errorbar(
+            x,
+            value,
+            yerr=(value - low, high - value),
+            **SELECTION_STYLE[name],
+            markersize=5,
+            linewidth=1.4,
+            elinewidth=0.8,
+            label=name,
+        )
+    axes.set_xticks(np.log2(ns), [str(n) for n in ns])
+    axes.set(xlabel="candidates N", ylabel="problems answered right (%)", title=title)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    axes.spines[["right", "top"]].set_visible(False)
+    return figure
+
+
+# ---- Chapter 01 -------------------------------------------------------------------------------
+
+
+def token_reward_bars(scored: ScoredSolution, wrong_step: int, title: str) -> Figure:
+    """Token rewards as bars, q after each step as a line; ``wrong_step`` is shaded.
+
+    Both in nats times β. ``wrong_step`` −1 shades none.
+    """
+    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+    axes = figure.subplots()
+    positions = np.arange(len(scored.tokens))
+    axes.bar(positions, scored.token_rewards, color=STYLE["policy"]["color"], label="token reward")
+    starts = (0, *scored.step_ends)
+    if wrong_step >= 0:
+        axes.axvspan(
+            starts[wrong_step] - 0.5,
+            starts[wrong_step + 1] - 0.5,
+            facecolor="none",
+            edgecolor=STYLE["wrong"]["color"],
+            alpha=0.4,
+            hatch="//",
+            zorder=0,
+            label="wrong step",
+        )
+    for end in scored.step_ends[:-1]:
+        axes.axvline(end - 0.5, color="0.7", linewidth=1, zorder=0)
+    ends = np.array(scored.step_ends) - 1
+    axes.plot(ends, scored.q_values, **STYLE["implicit"], label="q after the step")
+    axes.axhline(0, color="0.3", linewidth=0.8)
+    tokens = [token.replace("\n", "↵") for token in scored.tokens]
+    axes.set_xticks(positions, tokens, rotation=60 if max(map(len, tokens)) > 2 else 0)
+    axes.set(xlabel="response tokens", ylabel="nats × β", title=title)
+    axes.legend(loc="lower left")
+    axes.spines[["right", "top"]].set_visible(False)
+    return figure
+
+
+def sigmoid_by_beta(log_ratios: Sequence[float], betas: Sequence[float], title: str) -> Figure:
+    """σ(β × log-ratio) of responses, one line per β; ``log_ratios`` (N) in nats."""
+    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+    axes = figure.subplots()
+    x = np.sort(np.asarray(log_ratios, dtype=np.float64))
+    for beta, linestyle in zip(betas, ("-", "--", ":", "-."), strict=False):
+        axes.plot(x, expit(beta * x), color="black", linestyle=linestyle, label=f"β = {beta:g}")
+    axes.plot(x, np.full_like(x, -0.06), "|", color="0.4", label="one response each")
+    axes.axhline(0.5, color="0.7", linewidth=1, zorder=0)
+    axes.set(
+        xlabel="log-ratio of the response (nats)",
+        ylabel="σ(r), probability of “right”",
+        ylim=(-0.1, 1.02),
+        title=title,
+    )
+    axes.legend(loc="upper left")
+    axes.spines[["right", "top"]].set_visible(False)
+    return figure
+
+
+def nats_per_response(
+    nats: Mapping[str, Sequence[float]], needed: Mapping[float, float], title: str
+) -> Figure:
+    """Share of responses with at most so many nats, −log π_ref(y); a mark at ``needed`` nats by β.
+
+    ``nats`` has the keys ``correct`` and ``wrong``.
+    """
+    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for outcome, values in nats.items():
+        axes.ecdf(np.asarray(values), label=f"{outcome} responses", **_line(outcome))
+    for beta, level in needed.items():
+        axes.axvline(level, color="0.4", linewidth=1)
+        axes.annotate(
+            f"needed at β = {beta:g}",
+            (level, 0.97),
+            rotation=90,
+            ha="center",
+            va="top",
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"},
+        )
+    axes.set(xscale="log", xlabel="nats in the response, −log π_ref(y)", title=title)
+    axes.set_ylabel("share of responses")
+    _plain_ticks(axes.xaxis, [0.1, 0.3, 1, 3, 10, 30, 100])
+    axes.legend(loc="center right")
+    axes.spines[["right", "top"]].set_visible(False)
+    return figure

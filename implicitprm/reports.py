@@ -56,8 +56,8 @@ def outcome_report(rows: Dataset, group: str | None, seed: int) -> Table:
         parts |= {str(value): groups == value for value in dict.fromkeys(rows[group])}
 
     table = Table(
-        title=f"AUROC on {len(rows)} solutions of {problems.max() + 1} prompts, {labels.mean():.1%} "
-        "right, 95% intervals over prompts"
+        title=f"AUROC on {len(rows)} solutions of {problems.max() + 1} prompts, "
+        f"{labels.mean():.1%} right, 95% intervals over prompts"
     )
     table.add_column("predictor")
     for name in parts if group is None else [*parts, "mean within"]:

@@ -44,7 +44,7 @@ def token_rewards(policy_logps: Tensor, ref_logps: Tensor, beta: float) -> Tenso
 
 
 def step_rewards(rewards: Tensor, step_ends: Sequence[int]) -> Tensor:
-    """Sum a value per token (T) over each step's tokens; returns (S). ``step_ends`` are exclusive."""
+    """Sum a value per token (T) over each step's tokens, given exclusive ``step_ends``; (S)."""
     if not step_ends or step_ends[-1] != len(rewards):
         raise ValueError(f"step_ends {list(step_ends)} do not end at token {len(rewards)}")
     return torch.stack([rewards[start:end].sum() for start, end in pairwise((0, *step_ends))])
@@ -55,7 +55,7 @@ def q_values(rewards: Tensor) -> Tensor:
     return rewards.cumsum(-1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ScoredSolution:
     """The rewards of one solution of S steps and T response tokens.
 
@@ -73,6 +73,13 @@ class ScoredSolution:
     outcome: float
     policy_logps: np.ndarray
     ref_logps: np.ndarray
+
+    def __repr__(self) -> str:
+        """A table of the steps with their rewards and q-values."""
+        lines = [f"{'reward':>10}{'q':>10}  step"]
+        for reward, q, step in zip(self.step_rewards, self.q_values, self.steps, strict=True):
+            lines.append(f"{reward:>+10.3f}{q:>+10.3f}  {step}")
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         """A table of the steps, each token coloured by its reward (blue good, orange bad)."""
@@ -97,7 +104,9 @@ class ScoredSolution:
 def _shaded(token: str, reward: float, scale: float) -> str:
     colour = "0,114,178" if reward > 0 else "213,94,0"
     style = f"background:rgba({colour},{min(abs(reward) / scale, 1.0):.2f})"
-    return f"<span style='{style}' title='{reward:+.4f}'>{escape(token).replace(chr(10), '↵')}</span>"
+    return (
+        f"<span style='{style}' title='{reward:+.4f}'>{escape(token).replace(chr(10), '↵')}</span>"
+    )
 
 
 def sum_by_step(values: np.ndarray, step_ends: Sequence[int]) -> np.ndarray:

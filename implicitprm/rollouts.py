@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-from torch import Tensor
-from tqdm.auto import tqdm
+from torch import LongTensor, Tensor
+from tqdm import tqdm
 from transformers import (
     DynamicCache,
     LogitsProcessorList,
@@ -113,10 +114,16 @@ def _check_context(model: PreTrainedModel, longest: int, sampling: Sampling) -> 
 
 
 def _sample_batch(
-    model: PreTrainedModel, input_ids: Tensor, n: int, sampling: Sampling, generator: torch.Generator
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    n: int,
+    sampling: Sampling,
+    generator: torch.Generator,
 ) -> tuple[list[list[int]], list[bool]]:
     """Sample n continuations of each row of ``input_ids`` (B, T); returns B·n token lists."""
     warpers = sampling.warpers()
+    # The warpers look at the scores only, so the tokens so far need not be passed on to them.
+    ids = cast(LongTensor, input_ids)
     end_tokens = torch.tensor(_end_token_ids(model), device=input_ids.device)
     cache = DynamicCache(config=model.config)
     logits = model(input_ids, past_key_values=cache, use_cache=True).logits[:, -1]  # (B, V)
@@ -126,11 +133,12 @@ def _sample_batch(
     tokens: list[list[int]] = [[] for _ in range(len(logits))]
     finished = [False] * len(logits)
     for _ in range(sampling.max_new_tokens):
-        # The warpers look at the scores only, so the tokens so far need not be passed on.
-        probabilities = warpers(input_ids, logits.float()).softmax(-1)
+        probabilities = warpers(ids, logits.float()).softmax(-1)
         drawn = torch.multinomial(probabilities, 1, generator=generator)  # (alive, 1)
         ended = torch.isin(drawn[:, 0], end_tokens)
-        for row, token, done in zip(alive.tolist(), drawn[:, 0].tolist(), ended.tolist(), strict=True):
+        for row, token, done in zip(
+            alive.tolist(), drawn[:, 0].tolist(), ended.tolist(), strict=True
+        ):
             tokens[row].append(token)
             finished[row] = done
         if ended.all():

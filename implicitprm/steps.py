@@ -106,9 +106,9 @@ def encode(
 ) -> EncodedSolution:
     """Render and tokenise a solution, and find the tokens of each step.
 
-    Raises ValueError where a token would reach from the prompt into the response or own no place
-    in it: where the first response token has nothing before it, a step owns no token, or a step
-    contains the text of a special token.
+    Raises ValueError where the first response token has nothing before it, a token reaches from
+    the prompt into the response, a step owns no token or contains the text of a special token, or
+    the chat template changes what the prompt or the response says.
     """
     response, step_starts = format.response(solution.steps)
     prompt = render_prompt(tokenizer, solution.prompt, format)
@@ -119,7 +119,7 @@ def encode(
     response_start = sum(start < len(prompt) for start, _ in spans)
     _check_prompt_boundary(text, spans, response_start, len(prompt))
     content = range(response_start, sum(start < content_end for start, _ in spans))
-    end = _response_end(tokenizer, text, ids, spans, content, solution.finished)
+    end = _response_end(tokenizer, text, ids, spans, content)
     # Step 0 also owns the space that some templates put before the response.
     owners = [
         max(0, bisect_right(step_starts, start - content_start) - 1)
@@ -236,12 +236,12 @@ def _spans(
     """
     pieces = [piece.replace("Ġ", " ") for piece in pieces]
     starts: list[int] = []
-    covered = 0
+    previous_end = 0
     for piece, (start, end) in zip(pieces, offsets, strict=True):
         leading = piece[: len(piece) - len(piece.lstrip())]
-        trimmed = text.endswith(leading, covered, start)
+        trimmed = text.endswith(leading, previous_end, start)
         starts.append(start - len(leading) if trimmed else start)
-        covered = max(covered, end)
+        previous_end = end
     spans: list[tuple[int, int]] = []
     for index, (piece, (_, end)) in enumerate(zip(pieces, offsets, strict=True)):
         trailing = len(piece) - len(piece.rstrip())
@@ -272,7 +272,6 @@ def _response_end(
     ids: Sequence[int],
     spans: Sequence[tuple[int, int]],
     content: range,
-    finished: bool,
 ) -> int:
     """The index after the last response token: the end-of-turn token, where there is one.
 
@@ -292,8 +291,6 @@ def _response_end(
                 f"the solution contains the special token {special[ids[index]]!r}; remove its "
                 "text from the steps"
             )
-    if not finished:
-        return content.stop
     return next(
         (index + 1 for index in range(content.stop, len(ids)) if ids[index] in special),
         content.stop,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -96,22 +96,23 @@ class ImplicitPRMTrainer(Trainer):
         # The loss is already a mean over the batch: without this the Trainer would divide it by
         # a number of tokens.
         self.model_accepts_loss_kwargs = False
+        self._policy, self._tokenizer, self._beta = model, processing_class, args.beta
         self.train_dataset = self._prepare(train_dataset, reference, format)
         if eval_dataset is not None:
             self.eval_dataset = self._prepare(eval_dataset, reference, format)
 
     def compute_loss(
         self,
-        model: PreTrainedModel,
+        model: Any,
         inputs: dict[str, Tensor],
         return_outputs: bool = False,
-        num_items_in_batch: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """CE on the implicit rewards of a batch; the outputs are ``rewards`` (B)."""
         logps = response_logps(
             model, inputs["input_ids"], inputs["attention_mask"], inputs["response_mask"]
         )
-        rewards = self.args.beta * (logps.sum(-1) - inputs["ref_logps"])  # (B)
+        rewards = self._beta * (logps.sum(-1) - inputs["ref_logps"])  # (B)
         weights = inputs["weights"]
         # Weights have mean 1 over the data set. Multiplying by the batch's own mean undoes the
         # division by it, so that the steps of an epoch add up to the gradient of repeated rows.
@@ -123,7 +124,7 @@ class ImplicitPRMTrainer(Trainer):
     ) -> Dataset:
         dataset = check_format(dataset, "unpaired")
         encoded = [
-            _encode(self.processing_class, self.model, index, row, format)
+            _encode(self._tokenizer, self._policy, index, row, format)
             for index, row in enumerate(tqdm(dataset, desc="tokenising", leave=False))
         ]
         if "ref_logps" in dataset.column_names:
@@ -132,16 +133,20 @@ class ImplicitPRMTrainer(Trainer):
             ref_logps = [0.0] * len(dataset)
         else:
             # In the precision of training, so that rewards are 0 before the first update.
+            reference.to(self.args.device)  # type: ignore[arg-type]
+            reference.eval()
             with self.accelerator.autocast():
                 logps = score_logps(
-                    reference.to(self.args.device).eval(),
+                    reference,
                     encoded,
-                    self.processing_class.pad_token_id,
+                    self._tokenizer.pad_token_id,
                     self.args.per_device_eval_batch_size,
                     "reference",
                 )
             ref_logps = [float(values.sum()) for values in logps]
-        weights = list(dataset["weight"]) if "weight" in dataset.column_names else [1] * len(dataset)
+        weights = (
+            list(dataset["weight"]) if "weight" in dataset.column_names else [1] * len(dataset)
+        )
         mean_weight = sum(weights) / len(weights)
         return Dataset.from_dict(
             {
@@ -193,12 +198,10 @@ def train_last_layers(model: PreTrainedModel, layers: int) -> None:
     On a CPU this is what makes a model of 100M parameters and more trainable in minutes: nothing
     below the first trained layer is differentiated. Raises ValueError for an impossible number.
     """
-    decoder = model.base_model
-    if not 0 < layers <= len(decoder.layers):
-        raise ValueError(
-            f"layers must lie between 1 and {len(decoder.layers)}, the layers of the model; "
-            f"it is {layers}"
-        )
+    decoder: Any = model.base_model
+    count = len(decoder.layers)
+    if not 0 < layers <= count:
+        raise ValueError(f"the model has {count} layers; {layers} of them cannot be trained")
     model.requires_grad_(False)
     for module in (*decoder.layers[-layers:], decoder.norm):
         module.requires_grad_(True)

@@ -8,6 +8,7 @@ results that the tests compare; the stored chapter stays as it is.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from traitlets.config import Config
 
 NOTEBOOKS = Path(__file__).resolve().parent
 CELL_TIMEOUT_SECONDS = 600
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PROGRESS_BAR = re.compile(r"\d+%\|")
 # Without keys for its sockets a kernel greets the reader with a warning.
 ENCRYPTED = Config(KernelManager={"transport_encryption": "auto"})
 
@@ -40,6 +43,22 @@ class Run:
 def count_code_cells(chapter: Path) -> int:
     notebook = nbformat.read(chapter, as_version=4)
     return sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in notebook.cells)
+
+
+def drop_progress_bars(notebook: NotebookNode) -> None:
+    """Remove the widgets of finished progress bars: whoever runs a cell sees them, a reader not."""
+    widgets_left = False
+    for cell in notebook.cells:
+        for output in list(cell.get("outputs", ())):
+            data = output.get("data", {})
+            if WIDGET not in data:
+                continue
+            if PROGRESS_BAR.search(data.get("text/plain", "")):
+                cell.outputs.remove(output)
+            else:
+                widgets_left = True
+    if not widgets_left:
+        notebook.metadata.pop("widgets", None)
 
 
 def execute(chapter: Path, target: Path, bar: tqdm[Any]) -> Run:
@@ -70,6 +89,7 @@ def execute(chapter: Path, target: Path, bar: tqdm[Any]) -> Run:
     error = None
     try:
         client.execute()
+        drop_progress_bars(notebook)
         nbformat.write(notebook, target)
     except CellExecutionError as failure:
         error = f"{running}: {failure.ename}: {failure.evalue}"

@@ -98,8 +98,8 @@ def test_a_chapters_page_has_one_title_and_its_compared_results(pages: Path, cha
 
 
 def test_the_front_page_links_every_chapter(pages: Path) -> None:
-    intro = (pages / "book" / "intro.html").read_text(encoding="utf-8")
-    linked = set(re.findall(r'href="\.\./notebooks/([\w]+)\.html"', intro))
+    intro = article(pages / "book" / "intro.html")
+    linked = set(re.findall(r'href="\.\./notebooks/(\w+)\.html"', intro))
     assert linked == {path.stem for path in CHAPTERS}
 
 

@@ -46,7 +46,7 @@ def data(tmp_path: Path) -> Path:
     return path
 
 
-def run(*arguments: str, fails: bool = False) -> str:
+def run(*arguments: str | Path, fails: bool = False) -> str:
     result = runner.invoke(app, [str(argument) for argument in arguments])
     assert (result.exit_code != 0) == fails, f"{result.output}\n{result.exception!r}"
     return result.output + (repr(result.exception) if fails else "")

@@ -95,7 +95,8 @@ def compared_results(notebook: NotebookNode) -> list[str]:
 #: Calls that only set the session up: a cell of these and of definitions need not assert.
 SET_UP_CALLS = {
     "seed", "manual_seed", "set_seed", "set_num_threads", "use", "update", "simplefilter",
-    "filterwarnings", "disable_progress_bars", "set_verbosity_error", "run_line_magic",
+    "filterwarnings", "disable_progress_bar", "disable_progress_bars", "set_verbosity_error",
+    "run_line_magic",
 }  # fmt: skip
 
 
@@ -107,16 +108,22 @@ def called_name(node: ast.AST) -> str:
     return function.id if isinstance(function, ast.Name) else ""
 
 
-def only_defines(tree: ast.Module) -> bool:
-    """Imports, definitions, assignments, and calls that set the session up."""
-    definitions = (
-        ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
-    )
+DEFINITIONS = (
+    ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef,
+    ast.Assign, ast.AnnAssign, ast.AugAssign,
+)  # fmt: skip
+
+
+def only_defines(tree: ast.Module | ast.With) -> bool:
+    """Imports, definitions, assignments (also under ``with``), calls that set the session up."""
     for statement in tree.body:
         if isinstance(statement, ast.Expr):
             if called_name(statement.value) not in SET_UP_CALLS:
                 return False
-        elif not isinstance(statement, definitions):
+        elif isinstance(statement, ast.With):
+            if not only_defines(statement):
+                return False
+        elif not isinstance(statement, DEFINITIONS):
             return False
     return True
 
@@ -266,6 +273,7 @@ KEPT = [
     code("import torch\n\ntorch.manual_seed(0)\nx = torch.ones(3)"),
     code("# why\ndef f(x):\n    return x"),
     code("%matplotlib inline"),
+    code("with torch.no_grad():\n    y = model(x)\nnames |= {'y'}"),
     code("for x in range(3):\n    assert x < 3"),
     code("torch.testing.assert_close(x, x)\nprint(x)", stream("1\n")),
     code('predict("which one?", ["a", "b"])', shown(text_html=FRAME)),
@@ -299,6 +307,7 @@ BROKEN: list[tuple[Rule, NotebookNode]] = [
     (ignored_outputs, notebook_of(code("frame", shown(text_html=FRAME)))),
     (ignored_outputs, notebook_of(code("for x in y:\n    step(x)"))),
     (ignored_outputs, notebook_of(code("trainer.train()"))),
+    (ignored_outputs, notebook_of(code("with torch.no_grad():\n    step(x)"))),
     (ignored_outputs, notebook_of(code("check_solution(x)", stream("True\n")))),
     (ignored_outputs, notebook_of(code("x"))),
     (long_cells, notebook_of(code("\n".join(["x = 1"] * (MAX_LINES + 1))))),
@@ -366,7 +375,8 @@ def walkthrough() -> ModuleType:
 def chapters(tmp_path: Path) -> tuple[Path, Path]:
     """A chapter whose stored result is out of date, and one whose third cell fails."""
     good, bad = tmp_path / "00_good.ipynb", tmp_path / "01_bad.ipynb"
-    stale = notebook_of(code("print('not compared')"))
+    bar = "from tqdm.auto import tqdm\nassert list(tqdm([1]))\nprint('not compared')"
+    stale = notebook_of(code(bar))
     stale.cells[1].outputs = [stream("stale\n")]
     nbformat.write(stale, good)
     nbformat.write(notebook_of(code("x = 1\nraise ValueError('no such step')")), bad)
@@ -385,6 +395,7 @@ def test_a_run_into_a_folder_leaves_the_stored_chapter_alone(
     assert good.read_bytes() == before
     executed = nbformat.read(tmp_path / "build" / good.name, as_version=4)
     assert unrun_cells(executed) == []
+    assert noise(executed) == []
     assert executed.cells[1].outputs[0].text == "2\n"
     page = tmp_path / "build" / "00_good.html"
     assert "A question" in page.read_text(encoding="utf-8")
@@ -400,7 +411,10 @@ def test_a_walkthrough_stores_what_ran_and_names_the_cell_that_failed(
     good, bad = chapters
     before = bad.read_bytes()
     assert walkthrough.run_in_place([good, bad]) == 1
-    assert nbformat.read(good, as_version=4).cells[1].outputs[0].text == "2\n"
+    executed = nbformat.read(good, as_version=4)
+    assert executed.cells[1].outputs[0].text == "2\n"
+    assert noise(executed) == []
+    assert "widgets" not in executed.metadata
     assert bad.read_bytes() == before
     output, errors = capsys.readouterr()
     assert re.search(r"^01_bad +[\d.]+ s   FAILED$", output, flags=re.MULTILINE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from datasets import Dataset
+from rich.table import Table
 
 from implicitprm.evaluation import auroc
 from implicitprm.reports import (
@@ -40,7 +41,7 @@ def scored_rows(count: int = 40, seed: int = 0) -> Dataset:
     return Dataset.from_list(rows)
 
 
-def cells(table) -> dict[str, list[str]]:
+def cells(table: Table) -> dict[str, list[str]]:
     columns = [list(column.cells) for column in table.columns]
     return {row[0]: list(row[1:]) for row in zip(*columns, strict=True)}
 

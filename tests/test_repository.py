@@ -50,7 +50,7 @@ CORE = (
     "cli",
 )
 #: Beside the core: these import it, and it never imports them.
-BESIDE = ("arithmetic",)
+BESIDE = ("arithmetic", "experiments", "smollm2")
 CORE_LINES = 2500
 
 
@@ -156,25 +156,24 @@ def identifiers(node: ast.AST) -> set[str]:
 
 
 def signature_names(node: ast.stmt) -> set[str]:
-    """What a caller meets without reading bodies: annotations, defaults, bases, fields."""
+    """What a caller meets without reading bodies: annotations, defaults, bases, fields, values."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         returns = identifiers(node.returns) if node.returns else set()
         return identifiers(node.args) | returns
     if isinstance(node, ast.ClassDef):
         members = [signature_names(member) for member in node.body]
         return set().union(*members, *map(identifiers, node.bases))
-    if isinstance(node, ast.AnnAssign):
-        return identifiers(node.annotation)
-    return set()
+    return identifiers(node) if isinstance(node, ast.Assign | ast.AnnAssign) else set()
 
 
 def unused_public_names(sources: Mapping[str, str], users: Iterable[str], readme: str) -> list[str]:
     """Public names of ``sources`` that nobody outside their module needs.
 
     A public name is used if it occurs in another module, in one of ``users`` (other Python
-    source), in the README's code, or in the signature of another public name of its own module,
-    whose caller then meets it. What only function bodies of its own module use should be private.
-    A name counts wherever it occurs, so an attribute of the same name hides an unused function.
+    source), in the README's code, or in the signature or value of another public name of its own
+    module, through which a caller meets it. A constant may also be there for its own module, as a
+    documented choice; a function or class that only bodies of its own module use should be
+    private. A name counts wherever it occurs: an attribute of that name hides an unused function.
     """
     trees = {name: ast.parse(source) for name, source in sources.items()}
     outside = set().union(*(identifiers(ast.parse(source)) for source in users))
@@ -185,7 +184,10 @@ def unused_public_names(sources: Mapping[str, str], users: Iterable[str], readme
         elsewhere = outside.union(*(identifiers(t) for m, t in trees.items() if m != module))
         public = public_names(tree)
         for name, definition in public.items():
-            others = [signature_names(node) for node in public.values() if node is not definition]
+            if isinstance(definition, ast.Assign | ast.AnnAssign):
+                others = [identifiers(node) for node in tree.body if node is not definition]
+            else:
+                others = [signature_names(n) for n in public.values() if n is not definition]
             if name not in elsewhere.union(*others):
                 problems.append(f"{module}.{name}")
     return problems
@@ -202,8 +204,8 @@ def test_every_public_name_is_used() -> None:
     # cli.py is the command line: its public names are the commands themselves. Re-exports in
     # __init__.py are no use.
     sources = {name: source for name, source in core_sources().items() if name != "cli"}
-    modules = [PACKAGE / "cli.py", *(p for name in BESIDE for p in (PACKAGE / name).rglob("*.py"))]
-    users = [path.read_text(encoding="utf-8") for path in modules]
+    modules = {*PACKAGE.rglob("*.py")} - {PACKAGE / f"{name}.py" for name in sources}
+    users = [path.read_text(encoding="utf-8") for path in modules if path.stem != "__init__"]
     users += [chapter_source(path) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert unused_public_names(sources, users, readme) == []
@@ -212,7 +214,9 @@ def test_every_public_name_is_used() -> None:
 def test_an_unused_public_name_is_found() -> None:
     steps = """
         LIMIT = 3
+        FORGOTTEN = 4
         Prompt = str
+        READERS = {"plain": read_plain}
 
         class Encoded: ...
         class Format: ...
@@ -223,15 +227,16 @@ def test_an_unused_public_name_is_found() -> None:
         def helper(n): ...
         def in_chapter(): ...
         def in_readme(): ...
+        def read_plain(): ...
         def _private(): ...
     """
     sources = {
         "steps": textwrap.dedent(steps),
         "rewards": "from implicitprm.steps import encode",
     }
-    readme = "About `in_readme`, Format and LIMIT."
+    readme = "About `in_readme` and `READERS`, Format and FORGOTTEN."
     found = unused_public_names(sources, ["x = in_chapter()"], readme)
-    assert found == ["steps.LIMIT", "steps.Format", "steps.helper"]
+    assert found == ["steps.FORGOTTEN", "steps.Format", "steps.helper"]
 
 
 # ---- Installation ---------------------------------------------------------------------------

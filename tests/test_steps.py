@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -164,69 +164,60 @@ def walk(
     piece_bytes: Callable[[str], int],
     end: str = END,
     prefix: int = 0,
-) -> tuple[int, list[int]] | str:
-    """The first response token and each step's number of tokens, or what error there must be.
+) -> tuple[int, list[list[str]]] | str:
+    """The number of prompt tokens and the texts of each step's tokens; or the error there must be.
 
     ``prefix`` is the number of characters that the tokenizer puts before the text.
     """
     text = layout.prompt + layout.content + layout.tail
     pieces = tokenizer.tokenize(text)
-    lengths = [
-        len(piece) if piece in tokenizer.get_added_vocab() else piece_bytes(piece)
-        for piece in pieces
-    ]
+    added = tokenizer.get_added_vocab()
+    lengths = [len(piece) if piece in added else piece_bytes(piece) for piece in pieces]
     lengths[0] -= prefix
     character_of_byte = [index for index, char in enumerate(text) for _ in char.encode()]
     assert sum(lengths) == len(character_of_byte), "the pieces must spell the text"
     content_start = len(layout.prompt)
     content_end = content_start + len(layout.content)
-    response_start = 0
-    counts = [0] * (layout.owners[-1] + 1)
+    prompt_tokens = 0
+    owned: list[list[str]] = [[] for _ in range(layout.owners[-1] + 1)]
     for piece, (first_byte, next_byte) in zip(
         pieces, pairwise((0, *accumulate(lengths))), strict=True
     ):
-        first = character_of_byte[first_byte]
+        first, last = character_of_byte[first_byte], character_of_byte[next_byte - 1]
         if first < content_start:
-            response_start += 1
+            prompt_tokens += 1
             # A piece of no bytes is the space before the text.
-            if next_byte > first_byte and character_of_byte[next_byte - 1] >= content_start:
+            if next_byte > first_byte and last >= content_start:
                 return "reaches from the prompt"
-        elif first < content_end:
-            counts[layout.owners[first - content_start]] += 1
         else:
-            counts[-1] += 1
+            owner = layout.owners[first - content_start] if first < content_end else -1
+            owned[owner].append(text[first : last + 1])
             if piece == end:
                 break
-    if response_start == 0:
+    if prompt_tokens == 0:
         return "nothing before it"
-    if 0 in counts:
+    if [] in owned:
         return "owns no token"
-    return response_start, counts
+    return prompt_tokens, owned
 
 
 def assert_agrees(
     tokenizer: PreTrainedTokenizerBase,
     solution: Solution,
     format: SolutionFormat,
-    expected: tuple[int, list[int]] | str,
+    expected: tuple[int, list[list[str]]] | str,
 ) -> None:
+    """Every response token belongs to exactly one step, to the right one, and is shown whole."""
     if isinstance(expected, str):
         with pytest.raises(ValueError, match=expected):
             encode(tokenizer, solution, format)
         return
     encoded = encode(tokenizer, solution, format)
-    response_start, counts = expected
-    assert encoded.response_start == response_start
-    assert encoded.step_ends == tuple(accumulate(counts))
-    check_shape(encoded, solution)
-
-
-def check_shape(encoded: EncodedSolution, solution: Solution) -> None:
-    """Every response token belongs to exactly one step, and every step has one at least."""
-    assert len(encoded.step_ends) == len(solution.steps)
-    assert all(start < end for start, end in pairwise((0, *encoded.step_ends)))
-    assert encoded.step_ends[-1] == len(encoded.tokens)
-    assert encoded.response_start + len(encoded.tokens) == len(encoded.input_ids)
+    prompt_tokens, owned = expected
+    assert encoded.response_start == prompt_tokens
+    assert len(encoded.input_ids) == prompt_tokens + len(encoded.tokens)
+    assert encoded.step_ends == tuple(accumulate(map(len, owned)))
+    assert encoded.tokens == tuple(chain.from_iterable(owned))
 
 
 def owned_texts(encoded: EncodedSolution) -> list[str]:
@@ -270,6 +261,9 @@ byte_level_bpe = pytest.mark.parametrize(
 @example("Q\n", ("  x", "y"), "\n", True)  # begins with one, between steps and after the prompt
 @example("Q ", ("  x", "y"), "\n", True)  # tokens that are nothing but spaces
 @example("Q\n", ("So", "😀", "日本"), " ", True)  # a space and a part of a character in one token
+@example(
+    "日", ("本語", "x"), "\n", True
+)  # parts of two characters in one token, across the boundary
 @random_texts
 def test_byte_level_bpe(
     split_words: bool,
@@ -289,6 +283,7 @@ def test_byte_level_bpe(
 @byte_level_bpe
 @given(prompt=TEXTS, steps=STEPS, separator=SEPARATORS, finished=st.booleans(), trim=st.booleans())
 @example("Q", (" \n x", "y \n"), "\n\n", True, True)
+@example("So", (" So",), "\n\n", True, True)  # the response's text stands in the prompt too
 @random_texts
 def test_byte_level_bpe_in_a_chat_template(
     split_words: bool,

@@ -83,7 +83,9 @@ def answer_table(accuracy: Mapping[str, np.ndarray]) -> pd.DataFrame:
                 name: f"{mean_interval(100 * values):.1f}" for name, values in accuracy.items()
             },
             "minus majority": {
-                name: "" if values is majority else f"{paired_difference(100 * values, 100 * majority):+.1f}"
+                name: ""
+                if values is majority
+                else f"{paired_difference(100 * values, 100 * majority):+.1f}"
                 for name, values in accuracy.items()
             },
         }

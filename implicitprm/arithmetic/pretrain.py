@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Trainer,
     TrainerCallback,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
     set_seed,
 )
@@ -100,9 +102,15 @@ class Snapshot(TrainerCallback):
     def __init__(self, step: int, folder: Path):
         self.step, self.folder = step, folder
 
-    def on_step_end(self, args, state, control, model=None, processing_class=None, **kwargs):
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
         if state.global_step == self.step:
-            save(model, processing_class, self.folder)
+            save(kwargs["model"], kwargs["processing_class"], self.folder)
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -151,7 +159,9 @@ def pretrain(generator: str, seed: int = 0) -> None:
 
 
 def main(
-    generators: Annotated[list[str] | None, typer.Argument(help="all of them if none is named")] = None,
+    generators: Annotated[
+        list[str] | None, typer.Argument(help="all of them if none is named")
+    ] = None,
     seed: int = 0,
 ) -> None:
     """Train the shipped generators anew."""

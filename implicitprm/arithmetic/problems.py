@@ -119,9 +119,7 @@ def sample_problem(
     )
     ranges = [OPERANDS[str(sign)] for sign in signs]
     operands = [int(rng.integers(operands.start, operands.stop)) for operands in ranges]
-    return Problem(
-        int(rng.integers(MODULUS)), tuple(zip(map(str, signs), operands, strict=True))
-    )
+    return Problem(int(rng.integers(MODULUS)), tuple(zip(map(str, signs), operands, strict=True)))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The reasoner: a Llama of 204,032 parameters that solves arithmetic problems step by step.
+"""The reasoner: a Llama of 200,832 parameters that solves arithmetic problems step by step.
 
 It is small enough to train on one CPU thread and is a real causal language model in every other
 respect: it has a tokenizer, loads with ``from_pretrained``, and is sampled and scored by the same
