@@ -401,24 +401,6 @@ def unique_with_counts(dataset: Dataset) -> Dataset:
     return merged.add_column("weight", list(weights.values()))
 
 
-def steps_of(completion: str, separator: str) -> list[str]:
-    """The steps of a completion: its pieces between separators, those of white space left out.
-
-    External solutions end in a newline or have runs of them, so an empty piece is no step and no
-    error. A piece is kept as it is, and apart from white space no text is lost. Which separator is
-    right depends on the data (a blank line, `\\n\\n`, for most chat models; `\\n` for GSM8K and the
-    arithmetic world), and a wrong one makes the whole solution one step: count them.
-
-    Raises ValueError for an empty separator or a completion without a step.
-    """
-    if not separator:
-        raise ValueError("the separator is empty")
-    steps = [piece for piece in completion.split(separator) if piece.strip()]
-    if not steps:
-        raise ValueError(f"the completion has no step: {completion!r:.80}")
-    return steps
-
-
 def _key(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 

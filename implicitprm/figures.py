@@ -401,17 +401,11 @@ def nats_per_response(
     for outcome, values in nats.items():
         axes.ecdf(np.asarray(values), label=f"{outcome} responses", **_line(outcome))
     for beta, level in needed.items():
-        axes.axvline(level, color="0.4", linewidth=1)
-        axes.annotate(
-            f"needed at β = {beta:g}",
-            (level, 0.97),
-            rotation=90,
-            ha="center",
-            va="top",
-            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"},
-        )
+        (line,) = axes.plot([level, level], [0, 1.02], color="0.4", linewidth=1)
+        axes.text(level, 1.03, f"β = {beta:g}", ha="center", va="bottom")
+    line.set_label("needed at this β")
     axes.set(xscale="log", xlabel="nats in the response, −log π_ref(y)", title=title)
-    axes.set_ylabel("share of responses")
+    axes.set(ylabel="share of responses", ylim=(0, 1.12), yticks=np.linspace(0, 1, 6))
     _plain_ticks(axes.xaxis, [0.1, 0.3, 1, 3, 10, 30, 100])
     axes.legend(loc="center right")
     axes.spines[["right", "top"]].set_visible(False)

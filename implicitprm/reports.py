@@ -23,7 +23,7 @@ from implicitprm.evaluation import (
 RESAMPLES = 1000
 
 
-def outcome_predictors(rows: Dataset) -> dict[str, np.ndarray]:
+def _outcome_predictors(rows: Dataset) -> dict[str, np.ndarray]:
     """One score per scored solution (N) by each predictor of its outcome; higher means right."""
     return {
         "outcome reward (sum)": np.array(rows["outcome"]),
@@ -48,7 +48,7 @@ def outcome_report(rows: Dataset, group: str | None, seed: int) -> Table:
     """
     labels = np.array(rows["label"], dtype=bool)
     problems = _numbered(rows["prompt"])
-    predictors = outcome_predictors(rows)
+    predictors = _outcome_predictors(rows)
     parts = {"all": np.ones(len(rows), dtype=bool)}
     if group is not None:
         groups = np.array(rows[group])

@@ -25,7 +25,6 @@ from implicitprm.data import (
     is_correct,
     read_rows,
     split_by_prompt,
-    steps_of,
     unique_with_counts,
 )
 
@@ -529,38 +528,6 @@ def test_weights_add_up_to_the_rows(rows: list[tuple[str, str, bool]]) -> None:
 def test_conversational_rows_are_merged_too() -> None:
     rows = unpaired(prompt=[USER, USER], completion=[ASSISTANT] * 2, label=[True, True])
     assert unique_with_counts(rows)["weight"][:] == [2]
-
-
-@pytest.mark.parametrize(
-    ("completion", "separator", "steps"),
-    [
-        ("7+5=12\n12-3=9\n#9", "\n", ["7+5=12", "12-3=9", "#9"]),
-        ("one\n\ntwo\nlines\n\n", "\n\n", ["one", "two\nlines"]),
-        ("one\n\n\n\ntwo", "\n\n", ["one", "two"]),
-        ("one\n \ntwo", "\n", ["one", "two"]),
-        ("one\n  two", "\n", ["one", "  two"]),  # a piece is kept as it is
-        ("one\ntwo", "\n\n", ["one\ntwo"]),  # the wrong separator: one step
-    ],
-)
-def test_steps_of(completion: str, separator: str, steps: list[str]) -> None:
-    assert steps_of(completion, separator) == steps
-
-
-@given(st.text(alphabet="ab \n", min_size=1).filter(str.strip), st.sampled_from(["\n", "\n\n"]))
-def test_no_text_is_lost_between_steps(completion: str, separator: str) -> None:
-    steps = steps_of(completion, separator)
-    assert "".join("".join(steps).split()) == "".join(completion.split())
-    assert all(step.strip() and separator not in step for step in steps)
-    assert steps_of(separator.join(steps), separator) == steps
-
-
-@pytest.mark.parametrize(
-    ("completion", "separator", "message"),
-    [("", "\n", "has no step"), (" \n ", "\n", "has no step"), ("a", "", "separator is empty")],
-)
-def test_steps_of_refuses(completion: str, separator: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        steps_of(completion, separator)
 
 
 # --- converters -------------------------------------------------------------------------------

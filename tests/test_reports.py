@@ -12,8 +12,8 @@ from implicitprm.reports import (
     _cross_fitted,
     _f1_intervals,
     _group_rates,
+    _outcome_predictors,
     first_error_report,
-    outcome_predictors,
     outcome_report,
 )
 
@@ -66,7 +66,7 @@ def test_outcome_report_holds_the_aurocs() -> None:
 
 def test_predictors_have_their_signs() -> None:
     rows = scored_rows()
-    predictors = outcome_predictors(rows)
+    predictors = _outcome_predictors(rows)
     lengths = np.array([ends[-1] for ends in rows["step_ends"]])
     assert np.array_equal(predictors["shorter"], -lengths)
     assert np.allclose(

