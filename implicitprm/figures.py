@@ -407,6 +407,6 @@ def nats_per_response(
     axes.set(xscale="log", xlabel="nats in the response, −log π_ref(y)", title=title)
     axes.set(ylabel="share of responses", ylim=(0, 1.12), yticks=np.linspace(0, 1, 6))
     _plain_ticks(axes.xaxis, [0.1, 0.3, 1, 3, 10, 30, 100])
-    axes.legend(loc="center right")
+    axes.legend(loc="upper left")
     axes.spines[["right", "top"]].set_visible(False)
     return figure

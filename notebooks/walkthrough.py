@@ -8,6 +8,9 @@ results that the tests compare; the stored chapter stays as it is.
 from __future__ import annotations
 
 import argparse
+import base64
+import os
+import re
 import re
 import sys
 import time
@@ -25,6 +28,8 @@ from traitlets.config import Config
 
 NOTEBOOKS = Path(__file__).resolve().parent
 CELL_TIMEOUT_SECONDS = 600
+#: The README shows the first figure of chapter 00.
+PICTURE = NOTEBOOKS.parent / "book" / "_static" / "start_here.png"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PROGRESS_BAR = re.compile(r"\d+%\|")
 # Without keys for its sockets a kernel greets the reader with a warning.
@@ -88,7 +93,8 @@ def execute(chapter: Path, target: Path, bar: tqdm[Any]) -> Run:
     start = time.perf_counter()
     error = None
     try:
-        client.execute()
+        # The bars of the chapter's own loops would be stored with its outputs.
+        client.execute(env=os.environ | {"TQDM_DISABLE": "1"})
         drop_progress_bars(notebook)
         nbformat.write(notebook, target)
     except CellExecutionError as failure:
@@ -130,6 +136,16 @@ def run_into(chapter: Path, folder: Path) -> int:
     return 0
 
 
+def first_figure(notebook: NotebookNode) -> bytes:
+    """The first image among the stored outputs, as PNG. Raises ValueError where there is none."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            html = output.get("data", {}).get("text/html", "")
+            if image := re.search(r'data:image/png;base64,([^"]+)"', html):
+                return base64.b64decode(image[1])
+    raise ValueError("the chapter stores no figure")
+
+
 def run_in_place(chapters: list[Path]) -> int:
     """Execute each of ``chapters`` in place, print a table of run times; the exit status."""
     runs = []
@@ -137,6 +153,8 @@ def run_in_place(chapters: list[Path]) -> int:
         for chapter in chapters:
             bar.set_description(chapter.stem)
             runs.append(execute(chapter, chapter, bar))
+            if chapter.stem == "00_start_here":
+                PICTURE.write_bytes(first_figure(nbformat.read(chapter, as_version=4)))
     print()
     for run in sorted(runs, key=lambda run: run.seconds, reverse=True):
         print(f"{run.chapter.stem:<32}{run.seconds:7.1f} s{'   FAILED' if run.error else ''}")

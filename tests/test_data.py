@@ -28,7 +28,7 @@ from implicitprm.data import (
     unique_with_counts,
 )
 
-unhurried = settings(deadline=None)  # the machine may be busy
+unhurried = settings(deadline=None, max_examples=50)  # the machine may be busy
 
 USER = [{"role": "user", "content": "1+1?"}]
 ASSISTANT = [{"role": "assistant", "content": "2"}]

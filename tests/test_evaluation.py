@@ -32,7 +32,7 @@ from implicitprm.evaluation import (
 )
 from implicitprm.selection import best_of_n, majority_vote
 
-unhurried = settings(deadline=None)  # the machine may be busy
+unhurried = settings(deadline=None, max_examples=50)  # the machine may be busy
 
 N_CANDIDATES = 6
 # Few distinct values, so that ties are common.

@@ -6,6 +6,7 @@ Each rule is a function, tested on the repository and on a small example that br
 from __future__ import annotations
 
 import ast
+import base64
 import importlib.metadata
 import io
 import os
@@ -581,3 +582,17 @@ def test_a_named_machine_is_found(parts: tuple[str, str]) -> None:
 
 def test_addresses_and_relative_paths_name_no_machine() -> None:
     assert names_a_machine("https://example.org/home/page, ../shared/work/x and ~/home/x") == []
+
+
+def test_the_picture_of_the_readme_is_the_stored_figure() -> None:
+    """The first figure that chapter 00 stores; `make walkthrough` writes the file anew."""
+    chapter = nbformat.read(ROOT / "notebooks" / "00_start_here.ipynb", as_version=4)
+    html = "".join(
+        output.get("data", {}).get("text/html", "")
+        for cell in chapter.cells
+        for output in cell.get("outputs", ())
+    )
+    image = re.search(r'data:image/png;base64,([^"]+)"', html)
+    assert image is not None
+    picture = ROOT / "book" / "_static" / "start_here.png"
+    assert picture.read_bytes() == base64.b64decode(image[1])

@@ -17,7 +17,7 @@ from implicitprm.selection import (
     weighted_vote,
 )
 
-unhurried = settings(deadline=None)  # the machine may be busy
+unhurried = settings(deadline=None, max_examples=50)  # the machine may be busy
 scores_lists = st.lists(st.floats(-20, 20), min_size=1, max_size=12)
 answer_lists = st.lists(st.sampled_from(["1", "2", "3", None]), min_size=1, max_size=12)
 
