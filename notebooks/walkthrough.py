@@ -11,7 +11,6 @@ import argparse
 import base64
 import os
 import re
-import re
 import sys
 import time
 from dataclasses import dataclass
@@ -23,15 +22,13 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from traitlets.config import Config
 
 NOTEBOOKS = Path(__file__).resolve().parent
 CELL_TIMEOUT_SECONDS = 600
 #: The README shows the first figure of chapter 00.
 PICTURE = NOTEBOOKS.parent / "book" / "_static" / "start_here.png"
-WIDGET = "application/vnd.jupyter.widget-view+json"
-PROGRESS_BAR = re.compile(r"\d+%\|")
 # Without keys for its sockets a kernel greets the reader with a warning.
 ENCRYPTED = Config(KernelManager={"transport_encryption": "auto"})
 
@@ -48,22 +45,6 @@ class Run:
 def count_code_cells(chapter: Path) -> int:
     notebook = nbformat.read(chapter, as_version=4)
     return sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in notebook.cells)
-
-
-def drop_progress_bars(notebook: NotebookNode) -> None:
-    """Remove the widgets of finished progress bars: whoever runs a cell sees them, a reader not."""
-    widgets_left = False
-    for cell in notebook.cells:
-        for output in list(cell.get("outputs", ())):
-            data = output.get("data", {})
-            if WIDGET not in data:
-                continue
-            if PROGRESS_BAR.search(data.get("text/plain", "")):
-                cell.outputs.remove(output)
-            else:
-                widgets_left = True
-    if not widgets_left:
-        notebook.metadata.pop("widgets", None)
 
 
 def execute(chapter: Path, target: Path, bar: tqdm[Any]) -> Run:
@@ -95,7 +76,6 @@ def execute(chapter: Path, target: Path, bar: tqdm[Any]) -> Run:
     try:
         # The bars of the chapter's own loops would be stored with its outputs.
         client.execute(env=os.environ | {"TQDM_DISABLE": "1"})
-        drop_progress_bars(notebook)
         nbformat.write(notebook, target)
     except CellExecutionError as failure:
         error = f"{running}: {failure.ename}: {failure.evalue}"
