@@ -39,6 +39,9 @@ Chat = Annotated[
     typer.Option("--chat/--plain", help="use the chat template; default: if the model has one"),
 ]
 Limit = Annotated[int | None, typer.Option(help="read only this many rows of the data", min=1)]
+Shuffle = Annotated[
+    bool, typer.Option("--shuffle", help="read the rows in random order; many files are sorted")
+]
 Seed = Annotated[int, typer.Option(help="seed of everything random")]
 
 
@@ -66,6 +69,7 @@ def train(
     ] = 0.0,
     separator: Separator = "\\n\\n",
     chat: Chat = None,
+    shuffle: Shuffle = False,
     limit: Limit = None,
     seed: Seed = 0,
 ) -> None:
@@ -77,7 +81,7 @@ def train(
             f"batch size {batch_size} is no multiple of micro batch size {micro_batch_size}"
         )
     set_seed(seed)
-    rows = _read(data, split, converter, limit)
+    rows = _read(data, split, converter, limit, seed if shuffle else None)
     tokenizer = AutoTokenizer.from_pretrained(policy)
     format = _format(tokenizer, separator, chat)
     parts = split_by_prompt(rows, held_out, seed) if held_out else {"train": rows}
@@ -128,7 +132,9 @@ def score(
     separator: Separator = "\\n\\n",
     chat: Chat = None,
     batch_size: Annotated[int, typer.Option(help="solutions per forward pass", min=1)] = 8,
+    shuffle: Shuffle = False,
     limit: Limit = None,
+    seed: Seed = 0,
 ) -> None:
     """Add step rewards, q-values and the outcome reward to every row.
 
@@ -136,7 +142,7 @@ def score(
     """
     if output.exists():
         raise typer.BadParameter(f"{output} exists; name another file or remove it")
-    rows = _read(data, split, converter, limit)
+    rows = _read(data, split, converter, limit, seed if shuffle else None)
     format = _format(AutoTokenizer.from_pretrained(policy), separator, chat)
     prm = ImplicitPRM.from_pretrained(policy, reference, beta=beta, format=format)
     chunk = 32 * batch_size  # written chunk by chunk, so that a crash loses one chunk at most
@@ -166,8 +172,14 @@ def evaluate(
         )
 
 
-def _read(data: str, split: str, converter: str | None, limit: int | None) -> datasets.Dataset:
-    rows = read_rows(data, split, limit)
+def _read(
+    data: str, split: str, converter: str | None, limit: int | None, shuffle_seed: int | None
+) -> datasets.Dataset:
+    if shuffle_seed is None:
+        rows = read_rows(data, split, limit)
+    else:
+        rows = read_rows(data, split).shuffle(shuffle_seed)
+        rows = rows.select(range(min(limit or len(rows), len(rows))))
     if converter is None:
         return rows
     if converter not in CONVERTERS:

@@ -136,6 +136,25 @@ def test_first_errors_are_evaluated(model: str, tmp_path: Path) -> None:
     assert "chance" in report
 
 
+def test_shuffled_rows_are_a_sample_that_the_seed_repeats(
+    data: Path, model: str, tmp_path: Path
+) -> None:
+    def completions(name: str, *options: str) -> list[str]:
+        output = tmp_path / f"{name}.jsonl"
+        run(
+            "score", "--policy", model, "--data", data, "--separator", "\\n", "--limit", "6",
+            "--output", output, *options,
+        )  # fmt: skip
+        return list(read_rows(output)["completion"])
+
+    assert completions("first") == list(read_rows(data)["completion"][:6])
+    shuffled = completions("shuffled", "--shuffle")
+    assert shuffled == completions("again", "--shuffle")
+    assert shuffled != completions("other", "--shuffle", "--seed", "1")
+    assert set(shuffled) <= set(read_rows(data)["completion"])
+    assert shuffled != completions("first again")
+
+
 def test_bad_input_is_named(data: Path, model: str, tmp_path: Path) -> None:
     score = ["score", "--policy", model, "--separator", "\\n", "--data"]
     assert "exists" in run(*score, data, "--output", data, fails=True)
@@ -160,7 +179,7 @@ def _without_labels(data: Path, folder: Path) -> Path:
 
 def test_rows_scored_before_a_bad_one_are_kept(data: Path, model: str, tmp_path: Path) -> None:
     """Scoring writes chunk by chunk: what is written before a row that cannot be scored stays."""
-    rows = list(read_rows(data)) * 2  # 48 rows; chunks are 32 batches of one row here
+    rows = [*read_rows(data), *read_rows(data)]  # 48 rows; a chunk is 32 batches of one row here
     rows[40]["completion"] = "7+5=12\n" * 40  # longer than the context of 128 tokens
     long, scored = tmp_path / "long.jsonl", tmp_path / "scored.jsonl"
     append_jsonl(long, rows)
