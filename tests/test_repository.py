@@ -55,8 +55,8 @@ CORE = (
 )
 #: Beside the core: these import it, and it never imports them.
 BESIDE = ("arithmetic", "experiments", "smollm2")
-#: Lines of code, without blank lines, comments and docstrings.
-CORE_LINES = 2600
+#: Lines of code, without blank lines, comments and docstrings. The design aims at about 2,500.
+CORE_LINES = 2800
 #: Public names that wait for their chapter: what the next chapters are announced to need.
 WAITING = {
     "losses.dpo_loss",
