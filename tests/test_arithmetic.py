@@ -373,18 +373,28 @@ def test_unseen_facts_are_a_tenth_of_each_kind() -> None:
 
 def test_split_problems() -> None:
     sizes = {"train": (40, False), "test": (30, False), "other": (20, True)}
-    split = split_problems(sizes, UNSEEN, seed=0)
-    assert {name: len(problems) for name, problems in split.items()} == {
+    parts = split_problems(sizes, UNSEEN, seed=0)
+    assert {name: len(problems) for name, problems in parts.items()} == {
         "train": 40,
         "test": 30,
         "other": 20,
     }
-    everything = [problem for problems in split.values() for problem in problems]
+    everything = [problem for problems in parts.values() for problem in problems]
     assert len(set(everything)) == 90
-    for name, problems in split.items():
+    for name, problems in parts.items():
         assert all(uses_any(problem, UNSEEN) == sizes[name][1] for problem in problems)
-    assert split_problems(sizes, UNSEEN, seed=0) == split
-    assert split_problems(sizes, UNSEEN, seed=1) != split
+    assert split_problems(sizes, UNSEEN, seed=0) == parts
+    assert split_problems(sizes, UNSEEN, seed=1) != parts
+
+
+def test_a_problem_drawn_twice_is_used_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of the problems of one operation there are few: some are drawn again among 400.
+    monkeypatch.setattr(
+        "implicitprm.arithmetic.split.sample_problem", lambda rng: sample_problem(rng, (1, 1))
+    )
+    sizes = {"train": (200, False), "test": (200, False)}
+    drawn = [problem for part in split_problems(sizes, UNSEEN, seed=0).values() for problem in part]
+    assert len(set(drawn)) == 400
 
 
 # --- what is shipped: rollouts --------------------------------------------------------------------

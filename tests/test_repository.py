@@ -63,7 +63,6 @@ WAITING = {
     "losses.nca_loss",
     "losses.kto_loss",
     "losses.step_label_loss",
-    "qvalues.language_of",
     "data.extract_answer",
     "data.unique_with_counts",
     "selection.best_of_n",
