@@ -26,7 +26,14 @@ from transformers import (
 )
 
 from implicitprm.logprobs import check_length, score_logps
-from implicitprm.steps import EncodedSolution, Prompt, Solution, SolutionFormat, encode
+from implicitprm.steps import (
+    EncodedSolution,
+    Prompt,
+    Solution,
+    SolutionFormat,
+    encode,
+    response_text,
+)
 
 SCORE_COLUMNS = (
     "step_rewards",
@@ -140,7 +147,7 @@ def load_causal_lm(name: str, dtype: str | torch.dtype | None = None) -> PreTrai
 def check_same_tokenizer(
     policy: PreTrainedTokenizerBase, reference: PreTrainedTokenizerBase
 ) -> None:
-    """Raise ValueError, naming both, where two tokenizers give one text different token ids."""
+    """Raise ValueError, naming both, where the vocabularies of two tokenizers differ."""
     if policy.get_vocab() == reference.get_vocab():
         return
     raise ValueError(
@@ -257,7 +264,7 @@ class ImplicitPRM:
             if "completions" in row:
                 steps = tuple(row["completions"])
             else:
-                steps = self.format.split(row["completion"])
+                steps = self.format.split(response_text(row["completion"]))
             return Solution(row["prompt"], steps, row.get("finished") is not False)
         except KeyError as error:
             raise ValueError(

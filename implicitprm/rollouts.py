@@ -78,6 +78,8 @@ def sample_rollouts(
     One ``seed``, model and ``batch_size`` give the same rollouts again on the same machine.
     Raises ValueError where prompt and new tokens together exceed the model's context.
     """
+    if not prompts:
+        return []
     texts = [render_prompt(tokenizer, prompt, format) for prompt in prompts]
     if prefixes is not None:
         texts = [text + prefix for text, prefix in zip(texts, prefixes, strict=True)]

@@ -51,6 +51,21 @@ class Solution:
                 raise ValueError(f"step {index} of {len(self.steps)} is empty")
 
 
+def response_text(completion: Prompt) -> str:
+    """The text of a completion: itself, or the content of its one assistant message.
+
+    Raises ValueError for a conversation of more than one message, or by somebody else.
+    """
+    if isinstance(completion, str):
+        return completion
+    if len(completion) != 1 or completion[0]["role"] != "assistant":
+        raise ValueError(
+            f"a completion is one assistant message, not {len(completion)} by "
+            f"{[message['role'] for message in completion]}"
+        )
+    return completion[0]["content"]
+
+
 @dataclass(frozen=True)
 class SolutionFormat:
     """How prompt and steps become the text that the model sees.

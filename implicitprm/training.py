@@ -27,7 +27,7 @@ from transformers import (
 from implicitprm.data import check_format
 from implicitprm.logprobs import check_length, collate, response_logps, score_logps
 from implicitprm.losses import ce_loss
-from implicitprm.steps import EncodedSolution, Solution, SolutionFormat, encode
+from implicitprm.steps import EncodedSolution, Solution, SolutionFormat, encode, response_text
 
 
 @dataclass
@@ -169,7 +169,7 @@ def _encode(
     """Tokenise one row; its steps do not matter for a loss on outcomes."""
     try:
         finished = row.get("finished") is not False
-        solution = Solution(row["prompt"], (row["completion"],), finished)
+        solution = Solution(row["prompt"], (response_text(row["completion"]),), finished)
         encoded = encode(tokenizer, solution, format)
     except ValueError as error:
         raise ValueError(f"row {index}: {error}") from error

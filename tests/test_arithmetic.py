@@ -627,3 +627,9 @@ def test_generators_differ_in_strength(shipped: Shipped) -> None:
     )
     assert early < middle - 0.1
     assert middle < strong - 0.1
+
+
+@pytest.mark.parametrize("prompt", ["77+5\n", "7*9\n", "7+10\n", "7-0\n"])
+def test_a_problem_outside_the_world_is_refused(prompt: str) -> None:
+    with pytest.raises(ValueError, match="outside this world"):
+        Problem.parse(prompt)

@@ -155,7 +155,7 @@ def test_agrees_with_bare_transformers_on_smollm2() -> None:
     assert ids[-1] == tokenizer.eos_token_id
     tokens, by_step = bare_rewards(prm.policy, prm.reference, BETA, ids, start, owners)
     assert max(map(abs, tokens)) > 0.1
-    np.testing.assert_allclose(ours.token_rewards, tokens, rtol=0, atol=1e-5 * 10)
+    np.testing.assert_allclose(ours.token_rewards, tokens, rtol=0, atol=1e-5)
     np.testing.assert_allclose(ours.step_rewards, by_step, rtol=0, atol=1e-5 * len(tokens))
 
 
@@ -467,3 +467,15 @@ def test_html_colours_follow_the_sign(scored: list[ScoredSolution]) -> None:
     assert "rgba(0,114,178,0.50)" in html  # half as strong as the largest
     assert "rgba(213,94,0,1.00)" in html
     assert replace(solution, token_rewards=np.zeros(2))._repr_html_().count(",0.00)") == 2
+
+
+def test_a_conversational_completion_scores_as_its_text(prm: ImplicitPRM) -> None:
+    text = "7+5=12\n12-3=9\n#9"
+    message = [{"role": "assistant", "content": text}]
+    plain = prm.score_dataset(
+        datasets.Dataset.from_list([{"prompt": "7+5-3\n", "completion": text}])
+    )
+    chat = prm.score_dataset(
+        datasets.Dataset.from_list([{"prompt": "7+5-3\n", "completion": message}])
+    )
+    assert plain[0]["step_rewards"] == chat[0]["step_rewards"]

@@ -293,3 +293,14 @@ def test_more_tokens_than_the_context_holds(
     too_long = Sampling(max_new_tokens=129 - length)
     with pytest.raises(ValueError, match=f"prompt of {length} tokens and .*{129 - length}.* 128"):
         sample(model, tokenizer, too_long, prompts=[prompt])
+
+
+def test_no_prompts_give_no_rollouts(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    assert (
+        sample_rollouts(
+            model, tokenizer, [], n=2, sampling=GREEDY, format=ARITHMETIC_FORMAT, seed=0
+        )
+        == []
+    )

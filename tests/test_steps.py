@@ -27,7 +27,14 @@ from transformers import (
 from implicitprm.arithmetic import ARITHMETIC_FORMAT
 from implicitprm.arithmetic.tokenizer import build_tokenizer
 from implicitprm.smollm2 import smollm2_path
-from implicitprm.steps import EncodedSolution, Solution, SolutionFormat, encode, render_prompt
+from implicitprm.steps import (
+    EncodedSolution,
+    Solution,
+    SolutionFormat,
+    encode,
+    render_prompt,
+    response_text,
+)
 
 CORPUS = [
     "First we add.\n\nSo 2 + 2 = 4.\n\nThen x = 4.\n\n  So the answer is 4.\n\n",
@@ -676,3 +683,12 @@ def test_a_template_that_changes_the_response(template: str, finished: bool) -> 
     solution = Solution("Add.", ("I think</think>", "So 4"), finished)
     with pytest.raises(ValueError, match=r"changes the response|does not appear in the chat"):
         encode(tokenizer, solution, SolutionFormat(chat=True))
+
+
+def test_a_completion_is_a_text_or_one_assistant_message() -> None:
+    assert response_text("7+5=12") == "7+5=12"
+    assert response_text([{"role": "assistant", "content": "7+5=12"}]) == "7+5=12"
+    with pytest.raises(ValueError, match="one assistant message"):
+        response_text([{"role": "user", "content": "7+5=12"}])
+    with pytest.raises(ValueError, match="one assistant message"):
+        response_text([{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}])

@@ -84,6 +84,12 @@ class Problem:
                 f"{prompt!r} is not an arithmetic problem; expected for example '7+5-3\\n'"
             )
         operations = tuple((sign, int(number)) for sign, number in _OPERATION.findall(match[2]))
+        outside = [f"{sign}{n}" for sign, n in operations if n not in OPERANDS[sign]]
+        if int(match[1]) >= MODULUS or outside:
+            raise ValueError(
+                f"{prompt!r} lies outside this world: numbers start below {MODULUS}, + and - take "
+                "1 to 9, * takes 2 to 5"
+            )
         return cls(int(match[1]), operations)
 
     @property
