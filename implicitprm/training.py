@@ -27,6 +27,7 @@ from transformers import (
 from implicitprm.data import check_format
 from implicitprm.logprobs import check_length, collate, response_logps, score_logps
 from implicitprm.losses import ce_loss
+from implicitprm.rewards import token_rewards
 from implicitprm.steps import EncodedSolution, Solution, SolutionFormat, encode, response_text
 
 
@@ -112,7 +113,7 @@ class ImplicitPRMTrainer(Trainer):
         logps = response_logps(
             model, inputs["input_ids"], inputs["attention_mask"], inputs["response_mask"]
         )
-        rewards = self._beta * (logps.sum(-1) - inputs["ref_logps"])  # (B)
+        rewards = token_rewards(logps.sum(-1), inputs["ref_logps"], self._beta)  # (B)
         weights = inputs["weights"]
         # Weights have mean 1 over the data set. Multiplying by the batch's own mean undoes the
         # division by it, so that the steps of an epoch add up to the gradient of repeated rows.
