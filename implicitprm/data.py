@@ -15,12 +15,14 @@ import re
 import signal
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 from datasets import Dataset, DatasetDict, Features, List, Value, load_dataset
 from math_verify import LatexExtractionConfig, parse, verify
 from sklearn.model_selection import GroupShuffleSplit
@@ -363,7 +365,7 @@ def _expression(answer: str, seconds: int | None) -> list[Any]:
     return parse(f"${bare}$", [LatexExtractionConfig()], parsing_timeout=seconds)
 
 
-# --- splits, duplicates, steps ----------------------------------------------------------------
+# --- splits, duplicates, pairs, balance -------------------------------------------------------
 
 
 def split_by_prompt(dataset: Dataset, test_size: float | int, seed: int) -> DatasetDict:
@@ -389,16 +391,171 @@ def unique_with_counts(dataset: Dataset) -> Dataset:
         _key(row)
         for row in zip(dataset["prompt"], dataset["completion"], dataset["label"], strict=True)
     ]
-    counts = dataset["weight"] if "weight" in dataset.column_names else [1] * len(dataset)
-    weights: dict[str, int] = {}
+    counts = _weights_of(dataset)
+    weights: dict[str, float] = {}
     first: dict[str, int] = {}
     for row_number, (key, count) in enumerate(zip(keys, counts, strict=True)):
         first.setdefault(key, row_number)
         weights[key] = weights.get(key, 0) + count
-    merged = dataset.select(list(first.values()))
-    if "weight" in merged.column_names:
-        merged = merged.remove_columns("weight")
-    return merged.add_column("weight", list(weights.values()))
+    return _with_column(dataset.select(list(first.values())), "weight", weights.values())
+
+
+@dataclass(frozen=True)
+class OutcomeCounts:
+    """How many prompts have right responses, wrong ones, or both; responses by weight."""
+
+    both: int
+    right_only: int
+    wrong_only: int
+    right: float
+    wrong: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.both + self.right_only + self.wrong_only} prompts: {self.both} with right and "
+            f"wrong responses, {self.right_only} with right ones only, {self.wrong_only} with "
+            f"wrong ones only; {self.right:g} right and {self.wrong:g} wrong responses"
+        )
+
+
+def outcome_counts(dataset: Dataset) -> OutcomeCounts:
+    """Count an unpaired data set by prompt and label."""
+    totals = _label_totals(dataset)
+    right, wrong = ([total[label] for total in totals.values()] for label in (True, False))
+    sides = [(r > 0, w > 0) for r, w in zip(right, wrong, strict=True)]
+    return OutcomeCounts(
+        sides.count((True, True)),
+        sides.count((True, False)),
+        sides.count((False, True)),
+        sum(right),
+        sum(wrong),
+    )
+
+
+def balance_labels(dataset: Dataset, within: Literal["dataset", "prompt"]) -> Dataset:
+    """Unpaired rows with `weight` such that right and wrong responses count alike.
+
+    `within` the data set as a whole, or within every prompt, where prompts without both answers
+    are dropped (`outcome_counts` says how many). The total weight, and that of each prompt which
+    is kept, stays as it is. The paper's "dataset-wise" and "instruction-wise balanced" CE
+    (arXiv 2412.01981 §4.3), by weights in place of dropped rows.
+
+    Raises ValueError for another `within`, or where no right or no wrong response is there.
+    """
+    if within not in ("dataset", "prompt"):
+        raise ValueError(f"within={within!r} must be 'dataset' or 'prompt'")
+    keys = [_key(prompt) if within == "prompt" else "" for prompt in dataset["prompt"]]
+    totals = _label_totals(dataset, keys)
+    kept = [row for row, key in enumerate(keys) if min(totals[key].values()) > 0]
+    if not kept:
+        raise ValueError(f"nothing to balance within each {within}: {outcome_counts(dataset)}")
+    factors = {
+        (key, label): sum(total.values()) / (2 * total[label])
+        for key, total in totals.items()
+        for label in total
+        if total[label]
+    }
+    weights, labels = _weights_of(dataset), dataset["label"]
+    balanced = [weights[row] * factors[keys[row], bool(labels[row])] for row in kept]
+    return _with_column(dataset.select(kept), "weight", balanced)
+
+
+def pair_responses(dataset: Dataset, how: Literal["all", "matched"], seed: int) -> Dataset:
+    """Unpaired rows → preference rows with `weight`: right against wrong responses of one prompt.
+
+    `all` pairs every right response with every wrong one, n₊·n₋ pairs a prompt (the authors'
+    code); `matched` pairs each response once at most, min(n₊, n₋) pairs drawn at random with
+    `seed` (the paper's words). A row of weight w stands for w responses. Prompts without both
+    answers give no pair (`outcome_counts` says how many). `finished` becomes `chosen_finished` and
+    `rejected_finished`.
+
+    Raises ValueError for another `how`, a weight that is no whole number (`matched`), or where no
+    prompt has both answers.
+    """
+    if how not in ("all", "matched"):
+        raise ValueError(f"how={how!r} must be 'all' or 'matched'")
+    labels, weights = dataset["label"], _weights_of(dataset)
+    groups: dict[str, tuple[list[int], list[int]]] = {}
+    for row, prompt in enumerate(dataset["prompt"]):
+        groups.setdefault(_key(prompt), ([], []))[int(not labels[row])].append(row)
+    pairs: dict[tuple[int, int], float] = {}
+    rng = np.random.default_rng(seed)
+    for right, wrong in groups.values():
+        if how == "all":
+            pairs |= {(r, w): weights[r] * weights[w] for r in right for w in wrong}
+        else:
+            drawn = [_drawn(rows, weights, rng) for rows in (right, wrong)]
+            for pair in zip(*drawn, strict=False):
+                pairs[pair] = pairs.get(pair, 0) + 1
+    if not pairs:
+        raise ValueError(f"no prompt has a right and a wrong response: {outcome_counts(dataset)}")
+    chosen, rejected = (dataset.select(side) for side in zip(*pairs, strict=True))
+    columns = {
+        "prompt": chosen["prompt"],
+        "chosen": chosen["completion"],
+        "rejected": rejected["completion"],
+        "weight": list(pairs.values()),
+    }
+    if "finished" in dataset.column_names:
+        columns |= {
+            "chosen_finished": chosen["finished"],
+            "rejected_finished": rejected["finished"],
+        }
+    return Dataset.from_dict({name: list(values) for name, values in columns.items()})
+
+
+def add_mismatched(dataset: Dataset, seed: int) -> Dataset:
+    """Unpaired rows with `KL_completion`, a response that belongs to another prompt.
+
+    KTO estimates KL(π_θ‖π_ref) on them. They are part of the data set, so that they do not depend
+    on batches or processes: row by row, the next response of another prompt in one random order.
+    `finished` of that response becomes `KL_finished`.
+
+    Raises ValueError where there is one prompt only.
+    """
+    keys = [_key(prompt) for prompt in dataset["prompt"]]
+    if len(set(keys)) < 2:
+        raise ValueError("mismatched responses need at least two different prompts")
+    order = np.random.default_rng(seed).permutation(len(keys)).tolist()
+    partner = [0] * len(keys)
+    for place, row in enumerate(order):
+        following = chain(order[place + 1 :], order)
+        partner[row] = next(other for other in following if keys[other] != keys[row])
+    mismatched = dataset.select(partner)
+    dataset = _with_column(dataset, "KL_completion", mismatched["completion"])
+    if "finished" in dataset.column_names:
+        dataset = _with_column(dataset, "KL_finished", mismatched["finished"])
+    return dataset
+
+
+def _label_totals(
+    dataset: Dataset, keys: Sequence[str] | None = None
+) -> dict[str, dict[bool, float]]:
+    """Total weight of right and of wrong responses by key, a prompt's own unless given."""
+    keys = keys or [_key(prompt) for prompt in dataset["prompt"]]
+    totals: dict[str, dict[bool, float]] = {key: {True: 0, False: 0} for key in keys}
+    for key, label, weight in zip(keys, dataset["label"], _weights_of(dataset), strict=True):
+        totals[key][bool(label)] += weight
+    return totals
+
+
+def _weights_of(dataset: Dataset) -> list[float]:
+    return list(dataset["weight"]) if "weight" in dataset.column_names else [1] * len(dataset)
+
+
+def _drawn(rows: list[int], weights: list[float], rng: np.random.Generator) -> list[int]:
+    """Each row as often as its weight says, in random order."""
+    for row in rows:
+        if weights[row] != int(weights[row]):
+            raise ValueError(f"row {row}: matched pairs need whole weights, not {weights[row]}")
+    repeated = [row for row in rows for _ in range(int(weights[row]))]
+    return [repeated[place] for place in rng.permutation(len(repeated))]
+
+
+def _with_column(dataset: Dataset, name: str, values: Iterable[Any]) -> Dataset:
+    if name in dataset.column_names:
+        dataset = dataset.remove_columns(name)
+    return dataset.add_column(name, list(values))
 
 
 def _key(value: Any) -> str:

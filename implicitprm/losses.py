@@ -40,23 +40,24 @@ def nca_loss(
 
 
 def kto_loss(
-    rewards: Tensor,
-    labels: Tensor,
-    mismatched_rewards: Tensor,
-    weights: Tensor | None = None,
-    desirable_weight: float = 1.0,
-    undesirable_weight: float = 1.0,
+    rewards: Tensor, labels: Tensor, reference_point: Tensor, weights: Tensor | None = None
 ) -> Tensor:
-    """w_D (1 − σ(r − z)) for right and w_U (1 − σ(z − r)) for wrong responses (arXiv 2402.01306).
+    """1 − σ(r − z) for right and 1 − σ(z − r) for wrong responses (B) (KTO, arXiv 2402.01306).
 
-    z is the mean of ``mismatched_rewards`` (any shape), the rewards of responses under prompts
-    that they do not belong to, clamped at 0 and without gradient: β times an estimate of KL.
+    ``reference_point`` z () comes from :func:`kto_reference_point`. The paper's λ_D and λ_U, which
+    count right and wrong responses differently, are ``weights`` here as everywhere.
     """
-    reference_point = mismatched_rewards.mean().clamp(min=0).detach()
-    right = labels.to(rewards.dtype)
-    desirable = desirable_weight * (1 - (rewards - reference_point).sigmoid())
-    undesirable = undesirable_weight * (1 - (reference_point - rewards).sigmoid())
-    return _mean(right * desirable + (1 - right) * undesirable, weights)
+    signs = labels.to(rewards.dtype) * 2 - 1
+    return _mean(1 - (signs * (rewards - reference_point)).sigmoid(), weights)
+
+
+def kto_reference_point(mismatched_rewards: Tensor, weights: Tensor | None = None) -> Tensor:
+    """z = max(0, mean reward), without gradient: β times an estimate of KL(π_θ‖π_ref); ().
+
+    ``mismatched_rewards`` (M) are those of responses under prompts that they do not belong to;
+    under several processes those of all of them.
+    """
+    return _mean(mismatched_rewards, weights).clamp(min=0).detach()
 
 
 def step_label_loss(step_rewards: Tensor, step_labels: Tensor, step_mask: Tensor) -> Tensor:

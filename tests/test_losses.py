@@ -9,7 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from implicitprm.losses import ce_loss, dpo_loss, kto_loss, nca_loss, step_label_loss
+from implicitprm.losses import (
+    ce_loss,
+    dpo_loss,
+    kto_loss,
+    kto_reference_point,
+    nca_loss,
+    step_label_loss,
+)
 
 LOG3 = math.log(3)  # σ(log 3) = 3/4, σ(−log 3) = 1/4
 
@@ -23,13 +30,13 @@ def random_rewards(*shape: int) -> Tensor:
 
 
 RIGHT = torch.tensor([True, False, False, True, True])
-MISMATCHED = tensor(0.4, -0.1, 0.6)
+POINT = tensor(0.3).squeeze()
 #: Each loss as a function of five rewards r and five others, so that all share the same tests.
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "ce": lambda r, other, weights=None: ce_loss(r, RIGHT[: len(r)], weights),
     "dpo": dpo_loss,
     "nca": nca_loss,
-    "kto": lambda r, other, weights=None: kto_loss(r, RIGHT[: len(r)], MISMATCHED, weights),
+    "kto": lambda r, other, weights=None: kto_loss(r, RIGHT[: len(r)], POINT, weights),
 }
 
 
@@ -64,21 +71,22 @@ def test_kto_by_hand() -> None:
     labels = torch.tensor([True, False])
     rewards = tensor(LOG3 + 0.5, 0.5 - LOG3)
     # z = mean(0, 1) = ½: both lie log 3 away from it, on their right sides.
-    assert float(kto_loss(rewards, labels, tensor(0.0, 1.0))) == pytest.approx(1 / 4)
-    weighted = kto_loss(
-        rewards, labels, tensor(0.0, 1.0), desirable_weight=2.0, undesirable_weight=5.0
-    )
-    assert float(weighted) == pytest.approx((2 / 4 + 5 / 4) / 2)
+    point = kto_reference_point(tensor(0.0, 1.0))
+    assert float(point) == 0.5
+    assert float(kto_loss(rewards, labels, point)) == pytest.approx(1 / 4)
+    # On the other sides: 1 − σ(−log 3) = ¾.
+    assert float(kto_loss(rewards.flip(0), labels, point)) == pytest.approx(3 / 4)
+    # λ_D = 2 and λ_U = 5 of the paper, as weights.
+    weighted = kto_loss(tensor(LOG3 + 0.5, 0.5), labels, point, tensor(2.0, 5.0))
+    assert float(weighted) == pytest.approx((2 / 4 + 5 / 2) / 7)
 
 
-def test_kto_reference_point_is_clamped_and_has_no_gradient() -> None:
-    rewards, labels = random_rewards(5), RIGHT
-    at_zero = kto_loss(rewards, labels, tensor(0.0))
-    assert float(kto_loss(rewards, labels, tensor(-3.0, 1.0))) == float(at_zero)
-    assert float(kto_loss(rewards, labels, tensor(3.0, -1.0))) != pytest.approx(float(at_zero))
-    leaf = rewards.clone().requires_grad_(True)
+def test_kto_reference_point_is_clamped_weighted_and_has_no_gradient() -> None:
+    assert float(kto_reference_point(tensor(-3.0, 1.0))) == 0
+    assert float(kto_reference_point(tensor(-3.0, 1.0), tensor(1.0, 7.0))) == 0.5
+    leaf = random_rewards(5).requires_grad_(True)
     mismatched = tensor(3.0, -1.0).requires_grad_(True)
-    loss = kto_loss(leaf, labels, mismatched)
+    loss = kto_loss(leaf, RIGHT, kto_reference_point(mismatched))
     gradient, of_mismatched = torch.autograd.grad(loss, (leaf, mismatched), allow_unused=True)
     assert of_mismatched is None
     assert (gradient != 0).all()
@@ -157,7 +165,7 @@ def test_weights_are_repeated_rows(name: str) -> None:
     counts = torch.tensor([3, 1, 2, 0, 1])
     rows = torch.arange(5).repeat_interleave(counts)
     if name in ("ce", "kto"):
-        loss = ce_loss if name == "ce" else lambda r, labels: kto_loss(r, labels, MISMATCHED)
+        loss = ce_loss if name == "ce" else lambda r, labels: kto_loss(r, labels, POINT)
         repeated = loss(rewards[rows], RIGHT[rows])
     else:
         repeated = LOSSES[name](rewards[rows], other[rows])

@@ -157,7 +157,7 @@ def test_no_reference_is_log_0_of_a_uniform_one(tmp_path: Path) -> None:
 def test_unfinished_rows_have_no_end_token(tmp_path: Path) -> None:
     data = [row | {"finished": number > 0} for number, row in enumerate(rows(8))]
     trainer = trainer_of(tmp_path, data, tiny_llama(0), None)
-    ends = [row["input_ids"][-1] for row in prepared(trainer)]
+    ends = [row["input_ids"][0][-1] for row in prepared(trainer)]
     assert [end == build_tokenizer().eos_token_id for end in ends] == [False] + [True] * 7
 
 
@@ -239,7 +239,7 @@ def test_cached_reference_log_probabilities_are_used(
     fresh = trainer_of(tmp_path, rows(8), tiny_llama(0), tiny_llama(1))
     cached = [
         row | {"ref_logps": value + 2}
-        for row, value in zip(rows(8), prepared(fresh)["ref_logps"], strict=True)
+        for row, (value,) in zip(rows(8), prepared(fresh)["ref_logps"], strict=True)
     ]
     monkeypatch.setattr(training, "score_logps", None)  # the reference is not asked again
     trainer = trainer_of(tmp_path, cached, tiny_llama(0), tiny_llama(1))
@@ -308,7 +308,10 @@ def test_impossible_numbers_of_layers(layers: int) -> None:
         ({"label": 2}, r"row 2: label must be bool or 0/1, got 2"),
         ({"completion": " "}, r"row 2: completion is empty"),
         ({"completion": "7<eos>"}, r"row 2: the solution contains the special token '<eos>'"),
-        ({"completion": "7+5=12\n" * 30 + "#7"}, r"row 2 has \d+ tokens \(\d+ of them prompt\)"),
+        (
+            {"completion": "7+5=12\n" * 30 + "#7"},
+            r"row 2 \(completion\) has \d+ tokens \(\d+ of them prompt\)",
+        ),
         ({"prompt": ""}, r"row 2: the first response token has nothing before it"),
     ],
 )

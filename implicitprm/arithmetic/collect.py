@@ -41,8 +41,8 @@ ROLLOUTS = {"train": 8, "validation": 16, "test": 64, "test_unseen": 64}
 WORLDS = {
     "reasoner": ("reasoner", "min_p", tuple(SPLIT_SIZES)),
     "reasoner_full": ("reasoner", "full", ("train", "test")),
-    "early": ("early", "min_p", ("test",)),
-    "strong": ("strong", "min_p", ("test",)),
+    "early": ("early", "min_p", ("test", "test_unseen")),
+    "strong": ("strong", "min_p", ("test", "test_unseen")),
     "control": ("control", "min_p", ("train", "test")),
 }
 

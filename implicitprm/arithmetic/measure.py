@@ -6,7 +6,8 @@ and the log-probabilities of either model alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,16 +20,22 @@ from implicitprm.evaluation import (
     Interval,
     auroc_interval,
     best_of_n_accuracy,
+    choose_threshold,
+    first_error,
+    first_error_scores,
     mean_interval,
     paired_difference,
     pass_at_n,
     steps_up_to_first_error,
     vote_accuracy,
 )
-from implicitprm.rewards import ScoredSolution, sum_by_step
+from implicitprm.rewards import ImplicitPRM, ScoredSolution, sum_by_step
 from implicitprm.selection import aggregate
+from implicitprm.steps import Solution
 
 RESAMPLES = 300
+#: What may judge a step: the columns of :func:`step_frame` with scores.
+PREDICTORS = ("step reward", "log π_θ alone", "log π_ref alone")
 
 
 def candidate_grid(rows: Dataset) -> np.ndarray:
@@ -41,19 +48,44 @@ def candidate_grid(rows: Dataset) -> np.ndarray:
     return np.array(list(grid.values()))
 
 
-def answer_scores(scored: Sequence[ScoredSolution]) -> dict[str, np.ndarray]:
-    """One score per row (N) by each rule that best-of-N may choose with."""
+def score_rows(prm: ImplicitPRM, rows: Dataset) -> list[ScoredSolution | None]:
+    """Score shipped rollouts, whose steps stand in the column ``steps``.
+
+    None for a text outside this world, such as the number 5544 out of two adjacent tokens; a
+    generator writes one in some thousand.
+    """
+    words = prm.tokenizer.get_vocab()
+    known = [all(word in words for word in re.findall(r"\d+", row["completion"])) for row in rows]
+    scored = iter(
+        prm.score_solutions(
+            [
+                Solution(row["prompt"], tuple(row["steps"]), row["finished"])
+                for row, inside in zip(rows, known, strict=True)
+                if inside
+            ],
+            batch_size=128,
+        )
+    )
+    return [next(scored) if inside else None for inside in known]
+
+
+def answer_scores(scored: Sequence[ScoredSolution | None]) -> dict[str, np.ndarray]:
+    """One score per row (N) by each rule that best-of-N may choose with; −∞ where there is none."""
+    rules: dict[str, Callable[[ScoredSolution], float]] = {
+        "reward, min over steps": lambda s: aggregate(s.step_rewards, "min"),
+        "reward, sum over steps": lambda s: aggregate(s.step_rewards, "sum"),
+        "log π_θ alone": lambda s: s.policy_logps.sum(),
+        "log π_ref alone": lambda s: s.ref_logps.sum(),
+        "shortest": lambda s: -len(s.tokens),
+    }
     return {
-        "reward, min over steps": np.array([aggregate(s.step_rewards, "min") for s in scored]),
-        "reward, sum over steps": np.array([aggregate(s.step_rewards, "sum") for s in scored]),
-        "log π_θ alone": np.array([s.policy_logps.sum() for s in scored]),
-        "log π_ref alone": np.array([s.ref_logps.sum() for s in scored]),
-        "shortest": -np.array([len(s.tokens) for s in scored], dtype=float),
+        name: np.array([-np.inf if s is None else rule(s) for s in scored], dtype=float)
+        for name, rule in rules.items()
     }
 
 
 def answer_accuracy(
-    rows: Dataset, scored: Sequence[ScoredSolution], n: int
+    rows: Dataset, scored: Sequence[ScoredSolution | None], n: int
 ) -> dict[str, np.ndarray]:
     """Expected accuracy with n candidates, per problem (P), of every way to choose an answer."""
     grid = candidate_grid(rows)  # (P, M)
@@ -92,7 +124,16 @@ def answer_table(accuracy: Mapping[str, np.ndarray]) -> pd.DataFrame:
     )
 
 
-def step_frame(rows: Dataset, scored: Sequence[ScoredSolution]) -> pd.DataFrame:
+def step_scores(solution: ScoredSolution) -> dict[str, np.ndarray]:
+    """One score per step (S) by each predictor, higher for steps that look right."""
+    return {
+        "step reward": solution.step_rewards,
+        "log π_θ alone": sum_by_step(solution.policy_logps, solution.step_ends),
+        "log π_ref alone": sum_by_step(solution.ref_logps, solution.step_ends),
+    }
+
+
+def step_frame(rows: Dataset, scored: Sequence[ScoredSolution | None]) -> pd.DataFrame:
     """One line per operation step up to and including the first error of its solution.
 
     Columns: ``problem`` (number), ``weight``, ``valid``, ``unseen`` and ``misconception`` (of the
@@ -103,12 +144,10 @@ def step_frame(rows: Dataset, scored: Sequence[ScoredSolution]) -> pd.DataFrame:
     problems = {prompt: number for number, prompt in enumerate(dict.fromkeys(rows["prompt"]))}
     lines = []
     for row, solution in zip(rows, scored, strict=True):
+        if solution is None:
+            continue
         truth = check_solution(Problem.parse(row["prompt"]), row["steps"], row["finished"])
-        by_step = {
-            "step reward": solution.step_rewards,
-            "log π_θ alone": sum_by_step(solution.policy_logps, solution.step_ends),
-            "log π_ref alone": sum_by_step(solution.ref_logps, solution.step_ends),
-        }
+        by_step = step_scores(solution)
         for step in steps_up_to_first_error(truth.first_error, len(row["steps"])):
             fact = truth.facts[step]
             if fact is not None:
@@ -140,8 +179,7 @@ def step_table(steps: pd.DataFrame) -> pd.DataFrame:
                 f"{'misconceptions' if misconception else 'slips'}"
             )
             table[name] = {"steps": int(part["weight"].sum())} | {
-                score: str(step_auroc(part, score))
-                for score in ("step reward", "log π_θ alone", "log π_ref alone")
+                score: str(step_auroc(part, score)) for score in PREDICTORS
             }
     return pd.DataFrame(table).T
 
@@ -151,3 +189,38 @@ def step_auroc(steps: pd.DataFrame, score: str) -> Interval:
     return auroc_interval(
         steps[score], steps["valid"], steps["problem"], steps["weight"], resamples=RESAMPLES
     )
+
+
+def first_error_thresholds(
+    rows: Dataset, scored: Sequence[ScoredSolution | None]
+) -> dict[str, float]:
+    """For each predictor the threshold with the highest first-error F1 on these rows."""
+    return {
+        name: choose_threshold(
+            [step_scores(s)[name] for s in scored if s is not None], *_first_errors(rows, scored)
+        )
+        for name in PREDICTORS
+    }
+
+
+def first_error_f1(
+    rows: Dataset, scored: Sequence[ScoredSolution | None], thresholds: Mapping[str, float]
+) -> dict[str, float]:
+    """First-error F1 (0..1) of each predictor under a threshold that was chosen elsewhere."""
+    labels, weights = _first_errors(rows, scored)
+    return {
+        name: first_error_scores(
+            [first_error(step_scores(s)[name], threshold) for s in scored if s is not None],
+            labels,
+            weights,
+        ).f1
+        for name, threshold in thresholds.items()
+    }
+
+
+def _first_errors(
+    rows: Dataset, scored: Sequence[ScoredSolution | None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """First error and weight of each row that has scores."""
+    kept = np.array([solution is not None for solution in scored])
+    return np.array(rows["first_error"])[kept], np.array(rows["weight"])[kept]

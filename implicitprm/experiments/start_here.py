@@ -10,7 +10,6 @@ of attention; the largest difference, doubled, is the tolerance of the file.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,62 +17,36 @@ from typing import Any
 import numpy as np
 import torch
 import typer
-from datasets import Dataset
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from implicitprm.arithmetic import ARITHMETIC_FORMAT, checkpoint_path, load_rollouts
-from implicitprm.arithmetic.measure import answer_accuracy
+from implicitprm.arithmetic import load_rollouts
+from implicitprm.arithmetic.measure import answer_accuracy, score_rows
 from implicitprm.evaluation import Interval, mean_interval, paired_difference
+from implicitprm.experiments.runs import EPOCHS, train_prm
 from implicitprm.experiments.store import save_result
 from implicitprm.rewards import ImplicitPRM
-from implicitprm.steps import Solution
-from implicitprm.training import ImplicitPRMConfig, ImplicitPRMTrainer
 
 BETAS = (0.5, 1.0, 2.0)
 LEARNING_RATES = (5e-4, 1e-3, 2e-3)
 SEEDS = (0, 1, 2)
-EPOCHS = 3
 N = 16
 #: Worlds, and the splits on which their PRMs are measured.
 TESTS = {"reasoner": ("test", "test_unseen"), "control": ("test",)}
 RULE = f"best of {N}: reward, min over steps"
 
 
-def train_prm(
+def _train(
     world: str, seed: int, beta: float, learning_rate: float, attention: str = "sdpa"
 ) -> ImplicitPRM:
-    """Train CE from the world's generator, on its shipped outcome labels."""
-    folder = checkpoint_path(world)
-    policy = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention)
-    reference = AutoModelForCausalLM.from_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = ImplicitPRMTrainer(
-            model=policy,
-            reference=reference,
-            args=ImplicitPRMConfig(
-                output_dir=scratch,
-                beta=beta,
-                learning_rate=learning_rate,
-                num_train_epochs=EPOCHS,
-                save_strategy="no",
-                disable_tqdm=True,
-                seed=seed,
-            ),
-            train_dataset=load_rollouts(world, "train"),
-            processing_class=tokenizer,
-            format=ARITHMETIC_FORMAT,
-        )
-        trainer.train()
-    return ImplicitPRM(policy.eval(), reference.eval(), tokenizer, beta, ARITHMETIC_FORMAT)
-
-
-def score_rows(prm: ImplicitPRM, rows: Dataset) -> list:
-    """Score shipped rollouts, whose steps stand in the column ``steps``."""
-    solutions = [Solution(row["prompt"], tuple(row["steps"]), row["finished"]) for row in rows]
-    return prm.score_solutions(solutions, batch_size=128)
+    return train_prm(
+        load_rollouts(world, "train"),
+        world,
+        beta=beta,
+        learning_rate=learning_rate,
+        seed=seed,
+        attention=attention,
+    )
 
 
 def measure(prm: ImplicitPRM, world: str, split: str) -> dict[str, dict[str, Any]]:
@@ -99,7 +72,7 @@ def validate() -> list[dict[str, Any]]:
     cells = []
     for beta in BETAS:
         for learning_rate in LEARNING_RATES:
-            prm = train_prm("reasoner", 0, beta, learning_rate)
+            prm = _train("reasoner", 0, beta, learning_rate)
             accuracy = _validation_accuracy(prm)
             cells.append(
                 {
@@ -126,9 +99,9 @@ def largest_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
 def measure_elsewhere(beta: float, learning_rate: float) -> Iterator[dict[str, Any]]:
     """Train and measure the first seed as two other machines might."""
     torch.set_num_threads(2)
-    yield measure(train_prm("reasoner", SEEDS[0], beta, learning_rate), "reasoner", "test")
+    yield measure(_train("reasoner", SEEDS[0], beta, learning_rate), "reasoner", "test")
     torch.set_num_threads(1)
-    prm = train_prm("reasoner", SEEDS[0], beta, learning_rate, attention="eager")
+    prm = _train("reasoner", SEEDS[0], beta, learning_rate, attention="eager")
     yield measure(prm, "reasoner", "test")
 
 
@@ -142,7 +115,7 @@ def main() -> None:
     chosen = {"beta": best["beta"], "learning_rate": best["learning_rate"]}
     for world, splits in TESTS.items():
         for seed in SEEDS:
-            prm = train_prm(world, seed, **chosen)
+            prm = _train(world, seed, **chosen)
             for split in splits:
                 cell = {"part": "test", "world": world, "split": split, "seed": seed}
                 cells.append(cell | {"rows": measure(prm, world, split)})
