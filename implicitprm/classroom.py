@@ -8,16 +8,21 @@ looks for a known mistake that gives the same wrong outputs, and names it withou
 from __future__ import annotations
 
 import copy
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.special import logsumexp
 from torch import Tensor
+from torch.nn import functional as F
 
 from implicitprm.logprobs import token_logps
+from implicitprm.losses import ce_loss
 from implicitprm.qvalues import soft_implicit_hard
 from implicitprm.rewards import q_values, token_rewards
 from implicitprm.selection import aggregate, majority_vote, weighted_vote
@@ -420,10 +425,153 @@ IMPLICIT_VALUE = Exercise(
     },
 )
 
+# Chapter 04: which token ends which step.
+
+
+def _spans_inputs(rng: np.random.Generator) -> tuple[list[tuple[int, int]], list[int]]:
+    """Spans of T tokens that tile a text, and the starts of S >= 2 steps, each owning a token.
+
+    Some steps start where a token starts, some within the token before.
+    """
+    count = int(rng.integers(8, 16))
+    bounds = np.cumsum([0, *rng.integers(1, 5, size=count)]).tolist()
+    spans = list(pairwise(bounds))
+    firsts = 1 + np.sort(rng.choice(count - 1, size=rng.integers(1, 5), replace=False))
+    inside = [int(rng.integers(0, spans[first][0] - spans[first - 1][0])) for first in firsts]
+    starts = [spans[first][0] - back for first, back in zip(firsts, inside, strict=True)]
+    return spans, [0, *starts]
+
+
+def _ends_by_owner(owners: Iterable[int], step_starts: Sequence[int]) -> list[int]:
+    owned = Counter(owners)
+    return list(accumulate(owned[step] for step in range(len(step_starts))))
+
+
+def _step_ends(spans: Sequence[tuple[int, int]], step_starts: Sequence[int]) -> list[int]:
+    return _ends_by_owner((bisect_right(step_starts, start) - 1 for start, _ in spans), step_starts)
+
+
+STEP_ENDS = Exercise(
+    reference=_step_ends,
+    inputs=_spans_inputs,
+    mistakes={
+        "these are the last tokens of the steps; an exclusive end is the token after it": (
+            lambda spans, starts: [end - 1 for end in _step_ends(spans, starts)]
+        ),
+        "these are the first tokens of the steps: where does each step end?": (
+            lambda spans, starts: [0, *_step_ends(spans, starts)[:-1]]
+        ),
+        "these are the numbers of tokens in each step; an end counts all tokens up to it": (
+            lambda spans, starts: np.diff([0, *_step_ends(spans, starts)])
+        ),
+        "a token across a boundary is given to the step of its last character; its first counts": (
+            lambda spans, starts: _ends_by_owner(
+                (bisect_right(starts, end - 1) - 1 for _, end in spans), starts
+            )
+        ),
+        "a token that ends where the next step starts is given to that step: the separator belongs "
+        "to the step before it, and the end of a span is exclusive": (
+            lambda spans, starts: _ends_by_owner(
+                (bisect_right(starts, end) - 1 for _, end in spans), starts
+            )
+        ),
+        "a token that starts exactly where a step starts is given to the step before": (
+            lambda spans, starts: _ends_by_owner(
+                (max(bisect_left(starts, start) - 1, 0) for start, _ in spans), starts
+            )
+        ),
+        "these are characters; step ends are counted in tokens": (
+            lambda spans, starts: [spans[end - 1][1] for end in _step_ends(spans, starts)]
+        ),
+        "the last step does not reach the last token: the end-of-turn token is part of it": (
+            lambda spans, starts: [*_step_ends(spans, starts)[:-1], len(spans) - 1]
+        ),
+    },
+)
+
+# Chapter 05: cross-entropy on outcomes.
+
+
+def _outcome_inputs(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Rewards, labels (bool or 0/1) and weights (B), B from 1; some rewards are far from 0."""
+    count = int(rng.integers(1, 7))
+    far = rng.choice([-1, 1], size=count) * rng.uniform(120, 200, size=count)
+    rewards = np.where(rng.random(count) < 0.3, far, rng.normal(0, 2, size=count))
+    labels = torch.tensor(rng.integers(0, 2, size=count))
+    return (
+        torch.tensor(rewards, dtype=torch.float32),
+        labels.bool() if rng.random() < 0.5 else labels,
+        torch.tensor(rng.uniform(0.5, 4, size=count), dtype=torch.float32),
+    )
+
+
+def _ce_of_probabilities(rewards: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    p, right = rewards.sigmoid(), labels.float()
+    losses = -(right * p.log() + (1 - right) * (1 - p).log())
+    return (weights * losses).sum() / weights.sum()
+
+
+def _ce_of_chosen_probabilities(rewards: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    p = rewards.sigmoid()
+    losses = -torch.where(labels.bool(), p, 1 - p).log()
+    return (weights * losses).sum() / weights.sum()
+
+
+def _ce_clipped(rewards: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    losses = F.binary_cross_entropy(rewards.sigmoid(), labels.float(), reduction="none")
+    return (weights * losses).sum() / weights.sum()
+
+
+def _ce_of_right_responses(rewards: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    return (weights * labels * -F.logsigmoid(rewards)).sum() / weights.sum()
+
+
+def _weights_inside(rewards: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    return ce_loss(weights * rewards, labels) * len(weights) / weights.sum()
+
+
+CE_LOSS = Exercise(
+    reference=ce_loss,
+    inputs=_outcome_inputs,
+    trials=40,  # so that some rewards are far on the wrong side in any run
+    mistakes={
+        "the minus is missing: whoever makes this number smaller makes the reward worse": (
+            lambda r, labels, w: -ce_loss(r, labels, w)
+        ),
+        "the labels are upside down: a right response should have a small loss at a large reward": (
+            lambda r, labels, w: ce_loss(-r, labels, w)
+        ),
+        "σ is applied twice: does your second function take a probability or a reward?": (
+            lambda r, labels, w: ce_loss(r.sigmoid(), labels, w)
+        ),
+        "right for small rewards, but σ rounds to 0 or 1 for large ones, and 0 times an infinite "
+        "logarithm is NaN: take σ and logarithm in one step": _ce_of_probabilities,
+        "right for small rewards, but σ rounds to 0 or 1 for large ones, whose logarithm is "
+        "infinite: take σ and logarithm in one step": _ce_of_chosen_probabilities,
+        "no row has a loss above 100: the function that takes probabilities cuts the logarithm off "
+        "there, and its gradient is 0 by then": _ce_clipped,
+        "wrong responses have no loss: for them it is the probability of “wrong” that counts": (
+            _ce_of_right_responses
+        ),
+        "the weights are not used": lambda r, labels, w: ce_loss(r, labels),
+        "this is a weighted sum; a mean divides by something": (
+            lambda r, labels, w: ce_loss(r, labels, w) * w.sum()
+        ),
+        "it divides by the number of rows; a weighted mean divides by the sum of the weights": (
+            lambda r, labels, w: ce_loss(r, labels, w) * w.mean()
+        ),
+        "the weights stand inside the logarithm: they count losses, they do not scale rewards": (
+            _weights_inside
+        ),
+    },
+)
+
 #: Every exercise of the chapters by the name of the function that the learner writes.
 EXERCISES: dict[str, Exercise] = {
     "weighted_vote": WEIGHTED_VOTE,
     "token_logps": TOKEN_LOGPS,
     "q_values": Q_VALUES,
     "implicit_value": IMPLICIT_VALUE,
+    "step_ends": STEP_ENDS,
+    "ce_loss": CE_LOSS,
 }

@@ -1,22 +1,44 @@
-"""The command line: ``implicitprm train | score | evaluate``."""
+"""The command line: ``implicitprm rollouts | train | score | evaluate``."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import datasets
 import torch
 import typer
+from accelerate import PartialState
 from rich.console import Console
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
+from tqdm import tqdm
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from implicitprm.data import CONVERTERS, append_jsonl, read_rows, split_by_prompt
+from implicitprm.data import (
+    CONVERTERS,
+    append_jsonl,
+    balance_labels,
+    check_format,
+    is_correct,
+    outcome_counts,
+    pair_responses,
+    read_rows,
+    split_by_prompt,
+)
 from implicitprm.reports import first_error_report, outcome_report
 from implicitprm.rewards import ImplicitPRM, check_same_tokenizer, load_causal_lm
+from implicitprm.rollouts import Rollout, Sampling, sample_rollouts
 from implicitprm.steps import SolutionFormat
-from implicitprm.training import ImplicitPRMConfig, ImplicitPRMTrainer, train_last_layers
+from implicitprm.training import (
+    OBJECTIVES,
+    ImplicitPRMConfig,
+    ImplicitPRMTrainer,
+    last_complete_checkpoint,
+    train_last_layers,
+)
 
 app = typer.Typer(
     help="Train, use and judge implicit process reward models.",
@@ -24,6 +46,8 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 console = Console()
+#: In the output folder of ``train``: what a run was started with, which resuming must not change.
+SETTINGS = "settings.json"
 
 Data = Annotated[str, typer.Option(help="JSONL, JSON or parquet file, or a hub id")]
 Split = Annotated[str, typer.Option(help="which split of a hub data set to read")]
@@ -46,6 +70,72 @@ Seed = Annotated[int, typer.Option(help="seed of everything random")]
 
 
 @app.command()
+def rollouts(
+    data: Data,
+    policy: Annotated[str, typer.Option(help="hub id or folder of the model that samples")],
+    output: Annotated[Path, typer.Option(help="JSONL file to write; must not exist")],
+    converter: Converter = None,
+    split: Split = "train",
+    n: Annotated[int, typer.Option(help="responses per prompt", min=1)] = 8,
+    max_new_tokens: Annotated[int, typer.Option(help="longest response in tokens", min=1)] = 512,
+    temperature: Annotated[float, typer.Option(help="divides the logits", min=0.01)] = 1.0,
+    top_p: Annotated[float, typer.Option(help="nucleus of this probability", min=0, max=1)] = 1.0,
+    min_p: Annotated[
+        float, typer.Option(help="drop tokens below this share of the likeliest", min=0, max=1)
+    ] = 0.0,
+    chat: Chat = None,
+    batch_size: Annotated[int, typer.Option(help="responses sampled together", min=1)] = 64,
+    shuffle: Shuffle = False,
+    limit: Limit = None,
+    seed: Seed = 0,
+) -> None:
+    """Sample responses to prompts and grade their final answers: data to train on.
+
+    Rows have a prompt and an answer, the right one. Written are rows of prompt, completion, label,
+    weight, finished and answer, one a distinct response; weight is how often it was drawn.
+    """
+    if output.exists():
+        raise typer.BadParameter(f"{output} exists; name another file or remove it")
+    rows = _read(data, split, converter, limit, seed if shuffle else None)
+    missing = {"prompt", "answer"} - set(rows.column_names)
+    if missing:
+        raise typer.BadParameter(
+            f"{data} has no column {', '.join(sorted(missing))}; it has {rows.column_names}"
+        )
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    model = load_causal_lm(policy)
+    sampling = Sampling(max_new_tokens, temperature, top_p, min_p)
+    right = drawn = empty = 0
+    chunk = 4 * max(1, batch_size // n)  # written chunk by chunk
+    for start in tqdm(range(0, len(rows), chunk), desc="rollouts"):
+        part = rows.select(range(start, min(start + chunk, len(rows))))
+        sampled = sample_rollouts(
+            model,
+            tokenizer,
+            part["prompt"],
+            n=n,
+            sampling=sampling,
+            format=_format(tokenizer, "\n", chat),
+            seed=seed + start,
+            batch_size=batch_size,
+        )
+        graded = [
+            graded_row
+            for row, responses in zip(part, sampled, strict=True)
+            for graded_row in _graded(row, responses)
+        ]
+        kept = [row for row in graded if row["completion"].strip()]
+        append_jsonl(output, kept)
+        right += sum(row["weight"] * row["label"] for row in kept)
+        drawn += sum(row["weight"] for row in graded)
+        empty += len(graded) - len(kept)
+    console.print(
+        f"{drawn} responses to {len(rows)} prompts, {right / drawn:.1%} right: {output}"
+        + (f" ({empty} empty ones left out)" if empty else "")
+    )
+
+
+@app.command()
 def train(
     data: Data,
     policy: Policy,
@@ -55,67 +145,116 @@ def train(
     ] = None,
     converter: Converter = None,
     split: Split = "train",
+    objective: Annotated[str, typer.Option(help=f"one of {', '.join(OBJECTIVES)}")] = "ce",
+    pairing: Annotated[
+        str, typer.Option(help="how dpo and nca pair the responses of a prompt: all or matched")
+    ] = "all",
+    balance: Annotated[
+        str | None,
+        typer.Option(help="let right and wrong count alike within the dataset, or each prompt"),
+    ] = None,
     beta: Beta = 0.05,
     learning_rate: Annotated[float, typer.Option(help="peak learning rate")] = 5e-7,
     epochs: Annotated[float, typer.Option(help="passes over the training data")] = 1.0,
-    batch_size: Annotated[int, typer.Option(help="solutions per update", min=1)] = 64,
-    micro_batch_size: Annotated[int, typer.Option(help="solutions per forward pass", min=1)] = 8,
+    batch_size: Annotated[int, typer.Option(help="rows per update", min=1)] = 64,
+    micro_batch_size: Annotated[int, typer.Option(help="rows per forward pass", min=1)] = 8,
     last_layers: Annotated[
         int | None, typer.Option(help="train only the last so many layers; default: all")
     ] = None,
+    lora_rank: Annotated[
+        int | None, typer.Option(help="train a LoRA adapter of this rank; default: all weights")
+    ] = None,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="less memory, a third more time")
+    ] = False,
     held_out: Annotated[
         float,
         typer.Option(help="share of prompts kept from training, written to OUTPUT", min=0, max=0.9),
     ] = 0.0,
+    save_every: Annotated[int, typer.Option(help="updates between checkpoints", min=1)] = 100,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with the run that was interrupted in OUTPUT")
+    ] = False,
     separator: Separator = "\\n\\n",
     chat: Chat = None,
     shuffle: Shuffle = False,
     limit: Limit = None,
     seed: Seed = 0,
 ) -> None:
-    """Train a policy with the CE objective on rows of prompt, completion, label."""
-    if output.exists():
-        raise typer.BadParameter(f"{output} exists; name another folder or remove it")
+    """Train a policy on outcomes: rows of prompt, completion, label.
+
+    For dpo and nca the responses of each prompt are paired, unless the rows are prompt, chosen,
+    rejected. OUTPUT gets the policy, log.csv and settings.json.
+    """
+    settings = {name: str(value) for name, value in locals().items() if name != "resume"}
+    _one_of("objective", objective, tuple(OBJECTIVES))
+    _one_of("pairing", pairing, ("all", "matched"))
+    _one_of("balance", balance, ("dataset", "prompt", None))
+    if balance and OBJECTIVES[objective].format != "unpaired":
+        raise typer.BadParameter("--balance is for ce and kto; pairs have one of each")
+    if last_layers is not None and lora_rank is not None:
+        raise typer.BadParameter("choose one of --last-layers and --lora-rank")
     if batch_size % micro_batch_size:
         raise typer.BadParameter(
             f"batch size {batch_size} is no multiple of micro batch size {micro_batch_size}"
         )
+    _check_settings(output, settings, resume)
+    PartialState().wait_for_everyone()  # before the first process makes the folder
     set_seed(seed)
     rows = _read(data, split, converter, limit, seed if shuffle else None)
     tokenizer = AutoTokenizer.from_pretrained(policy)
     format = _format(tokenizer, separator, chat)
     parts = split_by_prompt(rows, held_out, seed) if held_out else {"train": rows}
+    dataset = _for_objective(parts["train"], objective, pairing, balance, seed)
     model = load_causal_lm(policy, torch.float32)  # full-precision weights, whatever the autocast
     if reference is not None:
         check_same_tokenizer(tokenizer, AutoTokenizer.from_pretrained(reference))
     if last_layers is not None:
         train_last_layers(model, last_layers)
+    if lora_rank is not None:
+        model = _with_lora(model, lora_rank)
+    # Its name is about to change in transformers, which warns wherever it is set.
+    memory: dict[str, Any] = {"gradient_checkpointing": True} if gradient_checkpointing else {}
     trainer = ImplicitPRMTrainer(
         model=model,
         reference=model if reference is None else load_causal_lm(reference, torch.float32),
         args=ImplicitPRMConfig(
             output_dir=str(output),
+            objective=objective,
             beta=beta,
             learning_rate=learning_rate,
             num_train_epochs=epochs,
             per_device_train_batch_size=micro_batch_size,
             gradient_accumulation_steps=batch_size // micro_batch_size,
             bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-            save_strategy="no",
+            save_strategy="steps",
+            save_steps=save_every,
+            save_total_limit=1,
             logging_steps=1,
             seed=seed,
+            **memory,
         ),
-        train_dataset=parts["train"],
+        train_dataset=dataset,
         processing_class=tokenizer,
         format=format,
     )
-    trainer.train()
+    if trainer.is_world_process_zero():
+        output.mkdir(parents=True, exist_ok=True)
+        (output / SETTINGS).write_text(json.dumps(settings, indent=1), encoding="utf-8")
+    if resume:
+        console.print(f"going on from {last_complete_checkpoint(output) or 'the start'}")
+    trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(str(output))
+    if not trainer.is_world_process_zero():
+        return
     if held_out:
+        (output / "held_out.jsonl").unlink(missing_ok=True)  # of a run cut off while writing it
         append_jsonl(output / "held_out.jsonl", parts["test"])
         console.print(f"{len(parts['test'])} held-out rows: {output / 'held_out.jsonl'}")
-    (output / "log.json").write_text(json.dumps(trainer.state.log_history, indent=1))
-    console.print(f"trained on {len(parts['train'])} rows: {output}")
+    # Three times the size of the weights, and of no use once training has ended.
+    for checkpoint in output.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    console.print(f"trained on {len(dataset)} rows: {output}")
 
 
 @app.command()
@@ -170,6 +309,68 @@ def evaluate(
         raise typer.BadParameter(
             f"{scored} has neither a 'label' nor a 'first_error' column; it has {rows.column_names}"
         )
+
+
+def _graded(row: dict[str, Any], rollouts: Sequence[Rollout]) -> Iterator[dict[str, Any]]:
+    """The distinct responses to one prompt, with the number of times each was drawn."""
+    for rollout, count in Counter(rollouts).items():
+        yield {
+            "prompt": row["prompt"],
+            "completion": rollout.completion,
+            "label": is_correct(rollout.completion, row["answer"]),
+            "weight": count,
+            "finished": rollout.finished,
+            "answer": row["answer"],
+        }
+
+
+def _for_objective(
+    rows: datasets.Dataset, objective: str, pairing: str, balance: str | None, seed: int
+) -> datasets.Dataset:
+    """The rows as the objective needs them; says how many prompts have both kinds of response."""
+    if "chosen" in rows.column_names:
+        return rows
+    rows = check_format(rows, "unpaired")
+    console.print(str(outcome_counts(rows)))
+    if OBJECTIVES[objective].format == "preference":
+        return pair_responses(rows, pairing, seed)  # type: ignore[arg-type]
+    return balance_labels(rows, balance) if balance else rows  # type: ignore[arg-type]
+
+
+def _with_lora(model: PreTrainedModel, rank: int) -> Any:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise typer.BadParameter(
+            "--lora-rank needs peft: pip install 'implicitprm[lora]'"
+        ) from error
+    config = LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    return get_peft_model(model, config)
+
+
+def _check_settings(output: Path, settings: dict[str, str], resume: bool) -> None:
+    """A new run needs a new folder; a resumed one the settings that it was started with."""
+    if not resume:
+        if output.exists():
+            raise typer.BadParameter(
+                f"{output} exists; name another folder, remove it, or --resume its run"
+            )
+        return
+    if not (output / SETTINGS).is_file():
+        raise typer.BadParameter(f"there is no run to resume in {output}")
+    before = json.loads((output / SETTINGS).read_text(encoding="utf-8"))
+    changed = [name for name in settings if settings[name] != before.get(name)]
+    if changed:
+        differences = ", ".join(f"{n}: {before.get(n)} → {settings[n]}" for n in changed)
+        raise typer.BadParameter(f"a resumed run keeps its settings; changed: {differences}")
+
+
+def _one_of(name: str, value: str | None, choices: Sequence[str | None]) -> None:
+    if value not in choices:
+        known = ", ".join(choice for choice in choices if choice)
+        raise typer.BadParameter(f"{name} {value!r} is unknown; choose one of {known}")
 
 
 def _read(

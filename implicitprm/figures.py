@@ -17,8 +17,10 @@ from math import ceil, floor
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from scipy.special import expit
 
 from implicitprm.qvalues import FloatArray, Tokens, soft_implicit_hard
@@ -409,4 +411,290 @@ def nats_per_response(
     _plain_ticks(axes.xaxis, [0.1, 0.3, 1, 3, 10, 30, 100])
     axes.legend(loc="upper left")
     axes.spines[["right", "top"]].set_visible(False)
+    return figure
+
+
+# ---- Chapter 04 -------------------------------------------------------------------------------
+
+#: Facts on which the tutor has a misconception, and the others.
+FACT_STYLE: dict[str, dict[str, Any]] = {
+    "misconceptions": STYLE["wrong"],
+    "other facts": {"color": "0.45", "marker": "o", "linestyle": "-"},
+}
+
+
+def error_rates(
+    panels: Mapping[
+        str, Mapping[str, tuple[Sequence[float], Sequence[float], tuple[float, float, float]]]
+    ],
+    title: str,
+) -> Figure:
+    """The reasoner's error rate on each fact against the tutor's, one panel a sampler.
+
+    Each panel maps a name of ``FACT_STYLE`` to the tutor's rates (F), the reasoner's rates (F), and
+    the mean of the latter as (value, low, high), drawn with its interval. Rates are in 0..1.
+    """
+    figure = Figure(figsize=(9.0, 4.4), layout="constrained")
+    figure.suptitle(title)
+    columns = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (name, groups) in zip(columns, panels.items(), strict=True):
+        (diagonal,) = axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, zorder=0)
+        for kind, (tutor, reasoner, (value, low, high)) in groups.items():
+            style = FACT_STYLE[kind] | {"linestyle": "none"}
+            axes.plot(tutor, reasoner, **style, markersize=4, alpha=0.25, label=f"{kind}, one each")
+            axes.errorbar(
+                float(np.mean(tutor)),
+                value,
+                yerr=[[value - low], [high - value]],
+                **style,
+                markersize=5,
+                markeredgecolor="black",
+                markerfacecolor="white",
+                ecolor="black",
+                capsize=6,
+                label=f"{kind}, mean and interval",
+            )
+        axes.set(title=name, xlabel="error rate of the tutor", xlim=(-0.02, 1), ylim=(-0.03, 1.03))
+        axes.spines[["right", "top"]].set_visible(False)
+    columns[0].set_ylabel("error rate of the reasoner")
+    diagonal.set_label("as often as the tutor")
+    handles, labels = columns[-1].get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda i: labels[i].partition(",")[0])
+    figure.legend(
+        [handles[i] for i in order],
+        [labels[i] for i in order],
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+    )
+    return figure
+
+
+def token_map(
+    text: str,
+    step_starts: Sequence[int],
+    tokenizations: Mapping[str, tuple[Sequence[tuple[int, int]], Sequence[int]]],
+    title: str,
+) -> Figure:
+    """One text cut into tokens by several tokenizers, and which step each token belongs to.
+
+    ``step_starts`` (S) are characters of ``text``; each tokenization is (spans (T, 2) in
+    characters, exclusive step ends (S) in tokens).
+    """
+    figure = Figure(figsize=(0.165 * len(text) + 1.2, 0.8 * len(tokenizations) + 1.8))
+    figure.set_layout_engine("constrained")
+    axes = figure.subplots()
+    for row, (spans, step_ends) in enumerate(tokenizations.values()):
+        owners = np.repeat(np.arange(len(step_ends)), np.diff([0, *step_ends]))
+        for (start, end), owner in zip(spans, owners, strict=True):
+            crosses = any(start < step_start < end for step_start in step_starts)
+            axes.add_patch(
+                Rectangle(
+                    (start + 0.06, row - 0.33),
+                    end - start - 0.12,
+                    0.66,
+                    facecolor=("white", "0.84")[owner % 2],
+                    edgecolor=STYLE["wrong"]["color"] if crosses else "0.3",
+                    linewidth=2.2 if crosses else 0.8,
+                    label="token that crosses a boundary"
+                    if crosses
+                    else ("token of a step of even number", "token of a step of odd number")[
+                        owner % 2
+                    ],
+                )
+            )
+        for position, character in enumerate(text):
+            shown = {"\n": "↵", " ": "·"}.get(character, character)
+            axes.text(
+                position + 0.5, row, shown, ha="center", va="center", family="monospace", fontsize=9
+            )
+    for number, start in enumerate(step_starts):
+        axes.axvline(start, color="black", linestyle="--", linewidth=1, zorder=0)
+        axes.text(start + 0.2, -0.62, f"step {number} starts", va="bottom", fontsize=9)
+    axes.set(xlim=(-0.3, len(text) + 0.3), ylim=(len(tokenizations) - 0.5, -0.85), title=title)
+    axes.set_yticks(range(len(tokenizations)), list(tokenizations))
+    axes.set(xticks=step_starts, xlabel="characters of the response (· space, ↵ line end)")
+    axes.spines[["left", "right", "top"]].set_visible(False)
+    axes.tick_params(left=False)
+    keys = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(keys.values(), keys.keys(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def boundary_shifts(
+    shifts: Sequence[int],
+    auroc: Sequence[tuple[float, float, float]],
+    lowest: Mapping[str, Sequence[tuple[float, float, float]]],
+    chance: tuple[float, float],
+    title: str,
+) -> Figure:
+    """What step rewards are worth when all step ends are moved by so many tokens.
+
+    ``auroc`` and each entry of ``lowest`` are (value, low, high) at each shift; ``lowest`` maps the
+    names "first wrong step" and "step after it" to shares of wrong solutions; ``chance`` is the
+    chance level of either panel.
+    """
+    figure = Figure(figsize=(9.0, 3.9), layout="constrained")
+    figure.suptitle(title)
+    left, right = figure.subplots(1, 2)
+    curves = {"step reward": (left, auroc, STYLE["policy"])}
+    styles = (STYLE["policy"], {"color": "0.35", "marker": "v", "linestyle": "--"})
+    curves |= {
+        name: (right, points, style)
+        for (name, points), style in zip(lowest.items(), styles, strict=True)
+    }
+    for name, (axes, points, style) in curves.items():
+        value, low, high = np.array(points).T
+        axes.errorbar(shifts, value, yerr=(value - low, high - value), **style, label=name)
+    for axes, level in zip((left, right), chance, strict=True):
+        axes.axhline(level, color="0.5", linestyle=":", linewidth=1, label="chance")
+        axes.axvline(0, color="0.6", linewidth=1, zorder=0, label="right boundary")
+        axes.set(xticks=shifts, xlabel="all step ends moved by … tokens")
+        axes.spines[["right", "top"]].set_visible(False)
+    left.set(ylabel="AUROC, valid against wrong steps", ylim=(0.45, 1.02))
+    right.set(ylabel="share of solutions with a wrong step", ylim=(-0.03, 1.02))
+    right.set_title("where the lowest step reward stands")
+    left.set_title("does the step reward find wrong steps?")
+    left.legend(loc="center", bbox_to_anchor=(0.53, 0.45))
+    right.legend(loc="center", bbox_to_anchor=(0.5, 0.42))
+    return figure
+
+
+# ---- Chapter 05 -------------------------------------------------------------------------------
+
+
+def training_log(
+    losses: Mapping[str, Sequence[float]], rewards: Mapping[str, Sequence[float]], title: str
+) -> Figure:
+    """The loss of every update by two programs, and the mean reward of either kind of response.
+
+    ``losses`` maps the name of a program to its losses (U): the first is drawn as a line, the
+    second as rings on it. ``rewards`` has the keys ``correct`` and ``wrong``, (U) each, in nats
+    times β.
+    """
+    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
+    figure.suptitle(title)
+    left, right = figure.subplots(1, 2)
+    rings = {"color": STYLE["hard"]["color"], "marker": "o", "fillstyle": "none", "linestyle": ""}
+    for (name, values), style in zip(losses.items(), (_line("policy"), rings), strict=True):
+        left.plot(range(1, len(values) + 1), values, **style, label=name)
+    left.axhline(np.log(2), color="0.5", linestyle=":", linewidth=1.2, label="log 2: all rewards 0")
+    left.set(ylabel="loss of the batch", title="loss", ylim=(0, None))
+    for outcome, values in rewards.items():
+        updates = range(1, len(values) + 1)
+        right.plot(updates, values, **STYLE[outcome], markersize=3, label=f"{outcome} responses")
+    right.axhline(0, color="0.5", linestyle=":", linewidth=1.2)
+    right.set(ylabel="mean reward in the batch (β · nats)", title="rewards")
+    for axes in (left, right):
+        axes.set_xlabel("update")
+        axes.spines[["right", "top"]].set_visible(False)
+        axes.legend(loc="lower left")
+    return figure
+
+
+def steps_over_updates(
+    updates: Sequence[int], rewards: FloatArray, steps: Sequence[str], wrong_step: int, title: str
+) -> Figure:
+    """The step rewards of one solution over training, (U, S) in nats times β.
+
+    Steps before ``wrong_step`` are drawn as correct; those after it, which build on it, in grey.
+    """
+    figure = Figure(figsize=(8.0, 4.0), layout="constrained")
+    axes = figure.subplots()
+    for step, text in enumerate(steps):
+        kind, style = "valid step before it", STYLE["correct"] | {"linewidth": 1.2, "zorder": 2}
+        if step == wrong_step:
+            kind, style = f"first wrong step, {text}", STYLE["wrong"] | {"linewidth": 2.2}
+        elif step > wrong_step:
+            kind, style = "step after it", {"color": "0.6", "linestyle": ":", "zorder": 1}
+        axes.plot(updates, rewards[:, step], **style, markersize=6, label=kind)
+    axes.axhline(0, color="0.3", linewidth=0.8, zorder=0)
+    axes.set(xlabel="updates", ylabel="step reward (β · nats)", title=title, xticks=updates)
+    handles, labels = axes.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    axes.legend(unique.values(), unique.keys(), loc="lower left")
+    axes.spines[["right", "top"]].set_visible(False)
+    return figure
+
+
+def emergence(
+    updates: Sequence[int],
+    rewards: Mapping[tuple[str, str], Sequence[tuple[float, float, float]]],
+    auroc: Mapping[str, Sequence[tuple[float, float, float]]],
+    confidence: Mapping[str, float],
+    title: str,
+) -> Figure:
+    """Mean step rewards of valid and wrong steps over training, and how well they tell them apart.
+
+    ``rewards`` maps ("correct" or "wrong", kind of fact) to (value, low, high) after each number of
+    ``updates``, in nats times β; ``auroc`` maps a kind of fact to the same for the step AUROC, and
+    ``confidence`` to the AUROC of log π_ref alone, which is drawn as a level. There are two kinds
+    of fact: the first is drawn full, the second hollow.
+    """
+    figure = Figure(figsize=(9.6, 4.6), layout="constrained")
+    figure.suptitle(title)
+    left, right = figure.subplots(1, 2)
+    fill = dict(zip(auroc, ("full", "none"), strict=True))
+
+    def curve(axes: Axes, points: Sequence[tuple[float, float, float]], **style: Any) -> None:
+        value, low, high = np.array(points).T
+        axes.errorbar(updates, value, yerr=(value - low, high - value), elinewidth=0.8, **style)
+
+    for (outcome, kind), points in rewards.items():
+        name = f"{'valid' if outcome == 'correct' else 'first wrong'} step, {kind}"
+        curve(left, points, **STYLE[outcome], fillstyle=fill[kind], label=name)
+    left.axhline(0, color="0.3", linewidth=0.8, zorder=0)
+    left.set(ylabel="mean step reward (β · nats)", title="mean step reward")
+    for kind, points in auroc.items():
+        name = f"step reward, {kind}"
+        curve(right, points, **STYLE["policy"], fillstyle=fill[kind], label=name)
+    for (kind, level), linestyle in zip(confidence.items(), ("--", "-."), strict=True):
+        style = {"color": STYLE["reference"]["color"], "linestyle": linestyle}
+        right.plot(updates, [level] * len(updates), **style, label=f"log π_ref alone, {kind}")
+    right.axhline(0.5, color="0.5", linestyle=":", linewidth=1, label="chance")
+    right.set(ylabel="AUROC, valid against wrong steps", ylim=(0, 1.03), title="step AUROC")
+    for axes in (left, right):
+        handles, labels = axes.get_legend_handles_labels()
+        first = sorted(range(len(labels)), key=lambda i: not hasattr(handles[i], "has_yerr"))
+        axes.legend(
+            [handles[i] for i in first],
+            [labels[i] for i in first],
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.16),
+            frameon=False,
+        )
+        axes.set_xlabel("updates")
+        axes.spines[["right", "top"]].set_visible(False)
+    return figure
+
+
+def loss_and_gradient(
+    rewards: Sequence[float],
+    versions: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    title: str,
+) -> Figure:
+    """Loss of a wrong response and its derivative by the reward, by several ways to compute them.
+
+    ``versions`` maps a name to (losses, derivatives) at each of ``rewards``; a line ends where its
+    values are infinite or NaN, with a mark on its last finite value.
+    """
+    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
+    figure.suptitle(title)
+    panels = figure.subplots(1, 2)
+    styles = (STYLE["correct"], STYLE["hard"], STYLE["wrong"])
+    x = np.asarray(rewards)
+    for (name, both), style, width in zip(versions.items(), styles, (4.5, 2.4, 1.6), strict=True):
+        for axes, values in zip(panels, both, strict=True):
+            finite = np.isfinite(values)
+            y = np.where(finite, values, np.nan)
+            axes.plot(x, y, **style | {"marker": ""}, linewidth=width, label=name)
+            if not finite.all():
+                last = np.flatnonzero(finite)[-1]
+                axes.plot(x[last], y[last], **style, markersize=10)
+    panels[0].set(ylabel="loss", title="loss")
+    panels[1].set(ylabel="derivative of the loss by r", title="gradient")
+    for axes in panels:
+        axes.set_xlabel("reward r of a wrong response")
+        axes.spines[["right", "top"]].set_visible(False)
+    panels[0].legend(loc="upper left")
     return figure

@@ -99,7 +99,7 @@ class ImplicitPRMConfig(TrainingArguments):
         super().__post_init__()
         # The Trainer has its own progress bar; it obeys the switch that turns tqdm off.
         self.disable_tqdm = self.disable_tqdm or "TQDM_DISABLE" in os.environ
-        check_objective(self.objective)
+        _check_objective(self.objective)
         if not self.beta > 0:
             raise ValueError(f"beta must be positive, not {self.beta}")
         if self.remove_unused_columns:
@@ -140,7 +140,7 @@ class ImplicitPRMTrainer(Trainer):
             args=args,
             data_collator=_Collator(processing_class.pad_token_id),
             processing_class=processing_class,
-            callbacks=[CSVLog(), *(callbacks or [])],
+            callbacks=[_CSVLog(), *(callbacks or [])],
         )
         # It prints every log line where there is no progress bar; the lines stay in the log.
         self.remove_callback(PrinterCallback)
@@ -272,7 +272,7 @@ class ImplicitPRMTrainer(Trainer):
         )
 
 
-def check_objective(objective: str) -> None:
+def _check_objective(objective: str) -> None:
     """Raise ValueError for a name that is not in OBJECTIVES."""
     if objective not in OBJECTIVES:
         raise ValueError(
@@ -297,7 +297,7 @@ def add_reference_logps(
 
     Raises ValueError where a row cannot be tokenised or is longer than the reference's context.
     """
-    check_objective(objective)
+    _check_objective(objective)
     dataset = _with_responses(dataset, objective, seed)
     encoded = _encode_rows(dataset, objective, tokenizer, format, reference)
     columns = _reference_logps(encoded, reference, tokenizer.pad_token_id, batch_size)
@@ -394,7 +394,7 @@ class _Collator:
         return batch
 
 
-class CSVLog(TrainerCallback):
+class _CSVLog(TrainerCallback):
     """Writes what the Trainer logs to ``log.csv``, a line per logged step.
 
     A resumed run drops the lines after its checkpoint and goes on.

@@ -13,8 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from implicitprm import classroom
+from implicitprm import Solution, classroom
+from implicitprm.arithmetic import ARITHMETIC_FORMAT
+from implicitprm.arithmetic.tokenizer import build_tokenizer
 from implicitprm.classroom import EXERCISES, SIGNS, check, compare, predict, sign
+from implicitprm.steps import encode
 
 # ---- predict and compare --------------------------------------------------------------------
 
@@ -127,11 +130,30 @@ def other_implicit_value(rewards: np.ndarray, beta: float) -> Tensor:
     return beta * (torch.logsumexp(scaled, 0) - math.log(len(rewards)))
 
 
+def other_step_ends(spans: list[tuple[int, int]], step_starts: list[int]) -> np.ndarray:
+    # A step ends before the first token that starts in the step after it.
+    firsts = [
+        next(token for token, (first, _) in enumerate(spans) if first >= start)
+        for start in step_starts[1:]
+    ]
+    return np.array([*firsts, len(spans)])
+
+
+def other_ce_loss(rewards: Tensor, labels: Tensor, weights: Tensor) -> float:
+    total = 0.0
+    for r, label, weight in zip(rewards.tolist(), labels.tolist(), weights.tolist(), strict=True):
+        x = -r if label else r
+        total += weight * (max(x, 0) + math.log1p(math.exp(-abs(x))))
+    return total / float(weights.sum())
+
+
 CORRECT: dict[str, Callable[..., Any]] = {
     "weighted_vote": other_weighted_vote,
     "token_logps": other_token_logps,
     "q_values": other_q_values,
     "implicit_value": other_implicit_value,
+    "step_ends": other_step_ends,
+    "ce_loss": other_ce_loss,
 }
 
 
@@ -201,6 +223,43 @@ def logps_averaged(logits: Tensor, input_ids: Tensor, mask: Tensor) -> Tensor:
     return logps / mask.sum(1)[:, None]
 
 
+def step_owners(places: Sequence[int], step_starts: Sequence[int]) -> list[int]:
+    """For each character the step that holds it."""
+    return [max(k for k, start in enumerate(step_starts) if start <= max(p, 0)) for p in places]
+
+
+def ends_by(
+    place: Callable[[int, int], int],
+) -> Callable[[list[tuple[int, int]], list[int]], list[int]]:
+    """Step ends if a token belongs to the step that holds the character ``place(start, end)``."""
+
+    def ends(spans: list[tuple[int, int]], step_starts: list[int]) -> list[int]:
+        owners = step_owners([place(*span) for span in spans], step_starts)
+        return [sum(owner <= k for owner in owners) for k in range(len(step_starts))]
+
+    return ends
+
+
+def tokens_per_step(spans: list[tuple[int, int]], step_starts: list[int]) -> list[int]:
+    owners = step_owners([start for start, _ in spans], step_starts)
+    return [owners.count(k) for k in range(len(step_starts))]
+
+
+def ce_by(
+    row: Callable[[Tensor, Tensor], Tensor],
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """A weighted mean of ``row(rewards, labels)``, the labels as 0.0 and 1.0."""
+
+    def loss(rewards: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        return (row(rewards, labels.float()) * weights / weights.sum()).sum()
+
+    return loss
+
+
+def stable_row(rewards: Tensor, labels: Tensor) -> Tensor:
+    return torch.nn.functional.softplus(torch.where(labels > 0, -rewards, rewards))
+
+
 def rewards_of(policy: Tensor, ref: Tensor, mask: Tensor, beta: float) -> Tensor:
     return beta * (policy - ref) * mask
 
@@ -240,6 +299,35 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
     ("implicit_value", lambda r, b: sum(r) / len(r), "this is the soft value"),
     ("implicit_value", lambda r, b: max(r), "this is the hard value"),
     ("implicit_value", lambda r, b: b * (r / b).mean() / 0.0, "infinite or NaN"),
+    ("step_ends", lambda s, k: other_step_ends(s, k) - 1, "these are the last tokens"),
+    ("step_ends", lambda s, k: [0, *other_step_ends(s, k)][:-1], "these are the first tokens"),
+    ("step_ends", tokens_per_step, "numbers of tokens in each step"),
+    ("step_ends", ends_by(lambda start, end: end - 1), "the step of its last character"),
+    ("step_ends", ends_by(lambda start, end: end), "ends where the next step starts"),
+    ("step_ends", ends_by(lambda start, end: start - 1), "given to the step before"),
+    ("step_ends", lambda s, k: [s[end - 1][1] for end in other_step_ends(s, k)],
+     "these are characters"),
+    ("step_ends", lambda s, k: [*other_step_ends(s, k)[:-1], len(s) - 1],
+     "does not reach the last token"),
+    ("step_ends", lambda s, k: other_step_ends(s, k)[:-1], "returns shape"),
+    ("step_ends", lambda s, k: other_step_ends(s, k)[::-1], "in no way that this check knows"),
+    ("ce_loss", ce_by(lambda r, y: -stable_row(r, y)), "the minus is missing"),
+    ("ce_loss", ce_by(lambda r, y: stable_row(r, 1 - y)), "the labels are upside down"),
+    ("ce_loss", ce_by(lambda r, y: stable_row(1 / (1 + torch.exp(-r)), y)), "σ is applied twice"),
+    ("ce_loss", ce_by(lambda r, y: -y * torch.log(r.sigmoid())
+     - (1 - y) * torch.log(1 - r.sigmoid())), "is NaN: take"),
+    ("ce_loss", ce_by(lambda r, y: -torch.where(y > 0, r.sigmoid(), 1 - r.sigmoid()).log()),
+     "is infinite: take"),
+    ("ce_loss", ce_by(lambda r, y: torch.nn.BCELoss(reduction="none")(r.sigmoid(), y)),
+     "no row has a loss above 100"),
+    ("ce_loss", ce_by(lambda r, y: y * stable_row(r, y)), "wrong responses have no loss"),
+    ("ce_loss", lambda r, y, w: stable_row(r, y).mean(), "the weights are not used"),
+    ("ce_loss", lambda r, y, w: (w * stable_row(r, y)).sum(), "this is a weighted sum"),
+    ("ce_loss", lambda r, y, w: (w * stable_row(r, y)).mean(), "it divides by the number of rows"),
+    ("ce_loss", lambda r, y, w: stable_row(w * r, y).sum() / w.sum(),
+     "the weights stand inside the logarithm"),
+    ("ce_loss", lambda r, y, w: w * stable_row(r, y), "returns shape"),
+    ("ce_loss", lambda r, y, w: w.mean() * r.mean(), "in no way that this check knows"),
 ]  # fmt: skip
 
 
@@ -308,6 +396,34 @@ def test_inputs_vary_in_shape() -> None:
             for _ in range(50)
         }
         assert len(shapes) >= 3
+
+
+def test_step_ends_are_those_of_the_package() -> None:
+    solution = Solution("7+5-3\n", ("7+5=12", "12-3=9", "#9"))
+    encoded = encode(build_tokenizer(), solution, ARITHMETIC_FORMAT)
+    spans = list(itertools.pairwise(itertools.accumulate(map(len, encoded.tokens), initial=0)))
+    _, step_starts = ARITHMETIC_FORMAT.response(solution.steps)
+    assert tuple(EXERCISES["step_ends"].reference(spans, step_starts)) == encoded.step_ends
+
+
+def test_every_step_of_the_step_ends_exercise_owns_a_token() -> None:
+    rng = np.random.default_rng(0)
+    across = 0
+    for _ in range(200):
+        spans, step_starts = EXERCISES["step_ends"].inputs(rng)
+        assert (np.diff([0, *other_step_ends(spans, step_starts)]) > 0).all()
+        across += any(start < step < end for start, end in spans for step in step_starts)
+    assert 50 < across < 200
+
+
+def test_outcomes_are_one_row_or_more_far_from_0_and_of_both_kinds() -> None:
+    rng = np.random.default_rng(0)
+    inputs = [EXERCISES["ce_loss"].inputs(rng) for _ in range(100)]
+    assert min(len(rewards) for rewards, _, _ in inputs) == 1
+    assert {labels.dtype for _, labels, _ in inputs} == {torch.bool, torch.int64}
+    far = torch.cat([rewards[rewards.abs() > 100] for rewards, _, _ in inputs])
+    assert (far > 0).any()
+    assert (far < 0).any()
 
 
 def test_a_checker_takes_under_a_second() -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
+import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +18,14 @@ from safetensors.torch import load_file
 from tiny import problems, tiny_llama
 from typer.testing import CliRunner
 
-from implicitprm import ImplicitPRM
+from implicitprm import ImplicitPRM, cli
+from implicitprm.arithmetic import Problem, check_solution, checkpoint_path
 from implicitprm.arithmetic.problems import ARITHMETIC_FORMAT
 from implicitprm.arithmetic.tokenizer import build_tokenizer
 from implicitprm.cli import app
-from implicitprm.data import append_jsonl, read_rows
+from implicitprm.data import append_jsonl, pair_responses, read_rows
+from implicitprm.rollouts import Rollout
+from implicitprm.training import last_complete_checkpoint
 
 runner = CliRunner()
 
@@ -49,7 +58,8 @@ def data(tmp_path: Path) -> Path:
 def run(*arguments: str | Path, fails: bool = False) -> str:
     result = runner.invoke(app, [str(argument) for argument in arguments])
     assert (result.exit_code != 0) == fails, f"{result.output}\n{result.exception!r}"
-    return result.output + (repr(result.exception) if fails else "")
+    output = result.output + (repr(result.exception) if fails else "")
+    return " ".join(output.replace("│", " ").split())  # whatever the width of the terminal
 
 
 def train_arguments(data: Path, model: str, output: Path) -> list[str]:
@@ -91,11 +101,164 @@ def test_train_score_evaluate(data: Path, model: str, tmp_path: Path) -> None:
         assert predictor in report
 
 
-def test_loss_is_log_2_at_first(data: Path, model: str, tmp_path: Path) -> None:
-    """The default reference is the policy as it starts: all rewards are 0."""
-    run(*train_arguments(data, model, tmp_path / "trained"))
-    log = json.loads((tmp_path / "trained" / "log.json").read_text())
-    assert log[0]["loss"] == pytest.approx(np.log(2), abs=1e-5)
+def losses(trained: Path) -> list[float]:
+    with (trained / "log.csv").open() as file:
+        return [float(line["loss"]) for line in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize(
+    ("options", "start"),
+    [
+        (["--objective", "ce"], math.log(2)),
+        (["--objective", "ce", "--balance", "prompt"], math.log(2)),
+        (["--objective", "kto"], 0.5),
+        (["--objective", "dpo"], math.log(2)),
+        (["--objective", "nca", "--pairing", "matched"], 2 * math.log(2)),
+    ],
+)
+def test_every_objective_starts_at_rewards_of_0(
+    options: list[str], start: float, data: Path, model: str, tmp_path: Path
+) -> None:
+    """The default reference is the policy as it starts; pairs are made from unpaired rows."""
+    output = run(*train_arguments(data, model, tmp_path / "trained"), *options)
+    assert "9 prompts: 9 with right and wrong responses" in output
+    paired = options[1] in ("dpo", "nca")
+    assert f"trained on {9 if paired else 18} rows" in output
+    assert losses(tmp_path / "trained")[0] == pytest.approx(start, abs=1e-5)
+    assert not list((tmp_path / "trained").glob("checkpoint-*"))
+
+
+def test_preference_rows_are_taken_as_they_are(data: Path, model: str, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    append_jsonl(pairs, pair_responses(read_rows(data), "all", 0))
+    arguments = train_arguments(pairs, model, tmp_path / "trained")
+    output = run(*arguments, "--objective", "dpo", "--held-out", "0")
+    assert "trained on 12 rows" in output
+    assert losses(tmp_path / "trained")[0] == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_lora_writes_an_adapter_that_scores(data: Path, model: str, tmp_path: Path) -> None:
+    trained, scored = tmp_path / "trained", tmp_path / "scored.jsonl"
+    run(*train_arguments(data, model, trained), "--lora-rank", "2", "--gradient-checkpointing")
+    assert (trained / "adapter_model.safetensors").is_file()
+    assert not (trained / "model.safetensors").exists()
+    run(
+        "score", "--data", trained / "held_out.jsonl", "--policy", trained, "--reference", model,
+        "--beta", "1", "--separator", "\\n", "--output", scored,
+    )  # fmt: skip
+    assert max(abs(reward) for reward in read_rows(scored)["outcome"]) > 1e-3
+
+
+# --- resuming ------------------------------------------------------------------------------------
+
+
+def test_a_killed_run_is_resumed(data: Path, model: str, tmp_path: Path) -> None:
+    def arguments(output: Path) -> list[str]:
+        return [
+            *train_arguments(data, model, output), "--objective", "kto",
+            "--epochs", "40", "--save-every", "10",
+        ]  # fmt: skip
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run(*arguments(whole))
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "implicitprm.cli", *arguments(cut)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while last_complete_checkpoint(cut) is None and killed.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    killed.kill()
+    killed.wait()
+    assert not (cut / "model.safetensors").exists()
+
+    changed = run(*arguments(cut), "--resume", "--beta", "2", fails=True)
+    assert "changed: beta: 1.0 → 2.0" in changed
+    assert "exists" in run(*arguments(cut), fails=True)
+    assert re.search(r"going on from \S+ ?\S*checkpoint-\d0", run(*arguments(cut), "--resume"))
+    one, other = (load_file(folder / "model.safetensors") for folder in (whole, cut))
+    assert all(torch.equal(weight, other[name]) for name, weight in one.items())
+    assert losses(whole) == pytest.approx(losses(cut), abs=1e-6)
+    assert read_rows(whole / "held_out.jsonl").to_list() == (
+        read_rows(cut / "held_out.jsonl").to_list()
+    )
+
+
+def test_there_must_be_a_run_to_resume(data: Path, model: str, tmp_path: Path) -> None:
+    output = run(*train_arguments(data, model, tmp_path / "none"), "--resume", fails=True)
+    assert "no run to resume" in output
+
+
+# --- rollouts ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    path = tmp_path / "questions.jsonl"
+    rows = [{"prompt": problem.prompt, "answer": str(problem.answer)} for problem in problems(10)]
+    append_jsonl(path, rows)
+    return path
+
+
+def sample(questions: Path, output: Path, *options: str) -> str:
+    return run(
+        "rollouts", "--data", questions, "--policy", str(checkpoint_path("strong")),
+        "--output", output, "--n", "4", "--max-new-tokens", "64", "--min-p", "0.05",
+        "--batch-size", "12", *options,
+    )  # fmt: skip
+
+
+def test_rollouts_are_graded_and_can_be_trained_on(questions: Path, tmp_path: Path) -> None:
+    said = sample(questions, tmp_path / "rollouts.jsonl")
+    rows = read_rows(tmp_path / "rollouts.jsonl")
+    assert sum(rows["weight"]) == 40
+    assert len({(row["prompt"], row["completion"]) for row in rows}) == len(rows)
+    for row in rows:
+        truth = check_solution(
+            Problem.parse(row["prompt"]), row["completion"].split("\n"), row["finished"]
+        )
+        assert row["label"] == truth.correct
+    right = sum(row["weight"] * row["label"] for row in rows) / 40
+    assert 0.3 < right < 1
+    assert f"40 responses to 10 prompts, {right:.1%} right" in said
+    run(
+        *train_arguments(
+            tmp_path / "rollouts.jsonl", str(checkpoint_path("reasoner")), tmp_path / "t"
+        )
+    )
+
+
+def test_rollouts_repeat_with_their_seed(questions: Path, tmp_path: Path) -> None:
+    files = [tmp_path / f"{name}.jsonl" for name in "abc"]
+    for file, seed in zip(files, ("0", "0", "1"), strict=True):
+        sample(questions, file, "--seed", seed)
+    first, again, other = (file.read_bytes() for file in files)
+    assert first == again
+    assert first != other
+
+
+def test_rollouts_need_an_answer_to_grade_by(data: Path, tmp_path: Path) -> None:
+    output = run(
+        "rollouts", "--data", data, "--policy", str(checkpoint_path("strong")),
+        "--output", tmp_path / "x.jsonl", fails=True,
+    )  # fmt: skip
+    assert "has no column answer" in output
+
+
+def test_empty_responses_are_counted_and_left_out(
+    questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sampled(model: object, tokenizer: object, prompts: list[str], **_: object) -> object:
+        return [[Rollout("", True), Rollout("#1", True), Rollout("#1", True)] for _ in prompts]
+
+    monkeypatch.setattr(cli, "sample_rollouts", sampled)
+    said = sample(questions, tmp_path / "x.jsonl")
+    assert "(10 empty ones left out)" in said
+    rows = read_rows(tmp_path / "x.jsonl")
+    assert set(rows["completion"]) == {"#1"}
+    assert set(rows["weight"]) == {2}
 
 
 def test_last_layers_leave_the_others(data: Path, model: str, tmp_path: Path) -> None:
@@ -169,6 +332,16 @@ def test_bad_input_is_named(data: Path, model: str, tmp_path: Path) -> None:
         *train_arguments(data, model, tmp_path / "t"), "--micro-batch-size", "3", fails=True
     )
     assert "neither" in run("evaluate", _without_labels(data, tmp_path), fails=True)
+    for options, message in (
+        (["--objective", "ppo"], "objective 'ppo' is unknown; choose one of ce, kto, dpo, nca"),
+        (["--pairing", "some"], "pairing 'some' is unknown; choose one of all, matched"),
+        (["--balance", "row"], "balance 'row' is unknown; choose one of dataset, prompt"),
+        (["--objective", "dpo", "--balance", "dataset"], "--balance is for ce and kto"),
+        (["--lora-rank", "4", "--last-layers", "1"], "choose one of"),
+    ):
+        said = run(*train_arguments(data, model, tmp_path / "t"), *options, fails=True)
+        assert message in said
+    assert not (tmp_path / "t").exists()
 
 
 def _without_labels(data: Path, folder: Path) -> Path:

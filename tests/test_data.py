@@ -7,9 +7,9 @@ import re
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from datasets import Dataset, DatasetDict, List, Value
@@ -19,10 +19,14 @@ from hypothesis import strategies as st
 from implicitprm import data
 from implicitprm.data import (
     CONVERTERS,
+    add_mismatched,
     append_jsonl,
+    balance_labels,
     check_format,
     extract_answer,
     is_correct,
+    outcome_counts,
+    pair_responses,
     read_rows,
     split_by_prompt,
     unique_with_counts,
@@ -528,6 +532,209 @@ def test_weights_add_up_to_the_rows(rows: list[tuple[str, str, bool]]) -> None:
 def test_conversational_rows_are_merged_too() -> None:
     rows = unpaired(prompt=[USER, USER], completion=[ASSISTANT] * 2, label=[True, True])
     assert unique_with_counts(rows)["weight"][:] == [2]
+
+
+# --- pairs, balance, mismatched responses -----------------------------------------------------
+
+# Rows of a small unpaired data set: prompt, response, label, weight.
+outcome_rows = st.lists(
+    st.tuples(st.sampled_from("pqr"), st.sampled_from("uvwxyz"), st.booleans(), st.integers(1, 3)),
+    min_size=1,
+    max_size=14,
+)
+
+
+def outcomes(rows: list[tuple[str, str, bool, int]], **columns: Any) -> Dataset:
+    names = ("prompt", "completion", "label", "weight")
+    lists = {
+        name: list(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)
+    }
+    return Dataset.from_dict(lists | columns)
+
+
+def right_and_wrong(rows: list[tuple[str, str, bool, int]]) -> dict[str, tuple[int, int]]:
+    """Responses of each prompt, right and wrong, each row as often as its weight says."""
+    counts: dict[str, tuple[int, int]] = {}
+    for prompt, _, label, weight in rows:
+        right, wrong = counts.get(prompt, (0, 0))
+        counts[prompt] = (right + weight * label, wrong + weight * (not label))
+    return counts
+
+
+HAND = [("p", "a", True, 2), ("p", "b", False, 1), ("p", "c", False, 3), ("q", "d", True, 5)]
+
+
+def test_all_pairs_by_hand() -> None:
+    pairs = pair_responses(outcomes(HAND, finished=[True, False, True, True]), "all", 0)
+    assert check_format(pairs, "preference").to_list() == [
+        {
+            "prompt": "p",
+            "chosen": "a",
+            "rejected": rejected,
+            "weight": weight,
+            "chosen_finished": True,
+            "rejected_finished": finished,
+        }
+        for rejected, weight, finished in (("b", 2, False), ("c", 6, True))
+    ]
+
+
+@settings(deadline=None, max_examples=60)
+@given(outcome_rows, st.integers(0, 3))
+def test_pairs_add_up_and_are_right_against_wrong(
+    rows: list[tuple[str, str, bool, int]], seed: int
+) -> None:
+    counts = right_and_wrong(rows)
+    both = sum(min(pair) > 0 for pair in counts.values())
+    dataset = outcomes(rows)
+    if not both:
+        with pytest.raises(ValueError, match="no prompt has a right and a wrong response"):
+            pair_responses(dataset, "all", seed)
+        return
+    rules: dict[Literal["all", "matched"], Callable[[int, int], int]] = {
+        "all": lambda right, wrong: right * wrong,
+        "matched": min,
+    }
+    for how, expected in rules.items():
+        pairs = pair_responses(dataset, how, seed)
+        found = Counter[str]()
+        uses = Counter[tuple[str, str, bool]]()
+        for pair in pairs:
+            found[pair["prompt"]] += pair["weight"]
+            uses[pair["prompt"], pair["chosen"], True] += pair["weight"]
+            uses[pair["prompt"], pair["rejected"], False] += pair["weight"]
+        assert found == {p: expected(*pair) for p, pair in counts.items() if min(pair)}
+        there = Counter[tuple[str, str, bool]]()
+        for prompt, completion, label, weight in rows:
+            there[prompt, completion, label] += weight
+        assert uses.keys() <= there.keys()
+        if how == "matched":
+            assert all(count <= there[response] for response, count in uses.items())
+            assert pairs.to_list() == pair_responses(dataset, how, seed).to_list()
+
+
+def test_matched_pairs_are_drawn_by_seed() -> None:
+    rows = [("p", letter, letter in "abcd", 1) for letter in "abcdefgh"]
+    draws = {
+        tuple(pair_responses(outcomes(rows), "matched", seed)["rejected"]) for seed in range(9)
+    }
+    assert len(draws) > 1
+
+
+def test_the_matched_pairs_of_weights_are_those_of_repeated_rows() -> None:
+    repeated = [(p, c, label, 1) for p, c, label, weight in HAND for _ in range(weight)]
+    sums = [
+        sum(pair_responses(outcomes(rows), "matched", 0)["weight"]) for rows in (HAND, repeated)
+    ]
+    assert sums == [2, 2]
+
+
+def test_matched_pairs_need_whole_weights() -> None:
+    rows = outcomes(HAND).remove_columns("weight").add_column("weight", [1.0, 1.0, 0.5, 1.0])
+    with pytest.raises(ValueError, match=r"row 2: matched pairs need whole weights, not 0\.5"):
+        pair_responses(rows, "matched", 0)
+    assert sum(pair_responses(rows, "all", 0)["weight"]) == 1.5
+
+
+def test_outcome_counts_by_hand() -> None:
+    counts = outcome_counts(outcomes([*HAND, ("r", "e", False, 4)]))
+    assert (counts.both, counts.right_only, counts.wrong_only) == (1, 1, 1)
+    assert (counts.right, counts.wrong) == (7, 8)
+    assert str(counts) == (
+        "3 prompts: 1 with right and wrong responses, 1 with right ones only, 1 with wrong ones "
+        "only; 7 right and 8 wrong responses"
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(outcome_rows)
+def test_outcome_counts_add_up(rows: list[tuple[str, str, bool, int]]) -> None:
+    counts, expected = outcome_counts(outcomes(rows)), right_and_wrong(rows)
+    assert counts.both == sum(r > 0 and w > 0 for r, w in expected.values())
+    assert counts.both + counts.right_only + counts.wrong_only == len(expected)
+    assert counts.right == sum(r for r, _ in expected.values())
+    assert counts.right + counts.wrong == sum(weight for *_, weight in rows)
+
+
+def test_balance_by_hand() -> None:
+    whole = balance_labels(outcomes(HAND), "dataset")  # 7 right and 4 wrong, 11 in all
+    assert whole["weight"][:] == pytest.approx([2 * 5.5 / 7, 5.5 / 4, 3 * 5.5 / 4, 5 * 5.5 / 7])
+    by_prompt = balance_labels(outcomes(HAND), "prompt")  # p: 2 right and 4 wrong; q drops out
+    assert by_prompt["completion"][:] == ["a", "b", "c"]
+    assert by_prompt["weight"][:] == pytest.approx([3.0, 0.75, 2.25])
+
+
+@settings(deadline=None, max_examples=60)
+@given(outcome_rows, st.sampled_from(["dataset", "prompt"]))
+def test_balanced_weights(rows: list[tuple[str, str, bool, int]], within: Any) -> None:
+    counts = right_and_wrong(rows)
+    if within == "dataset":
+        right, wrong = (sum(side) for side in zip(*counts.values(), strict=True))
+        kept = set(counts) if right and wrong else set()
+    else:
+        kept = {prompt for prompt, pair in counts.items() if min(pair) > 0}
+    if not kept:
+        with pytest.raises(ValueError, match=f"nothing to balance within each {within}"):
+            balance_labels(outcomes(rows), within)
+        return
+    balanced = balance_labels(outcomes(rows), within)
+    assert set(balanced["prompt"]) == kept
+    totals = Counter[tuple[str, bool]]()
+    before = Counter[str]()
+    for row in balanced:
+        group = row["prompt"] if within == "prompt" else ""
+        totals[group, row["label"]] += row["weight"]
+    for prompt, pair in counts.items():
+        if prompt in kept:
+            before[prompt if within == "prompt" else ""] += sum(pair)
+    for group, total in before.items():
+        assert totals[group, True] == pytest.approx(totals[group, False])
+        assert totals[group, True] + totals[group, False] == pytest.approx(total)
+    # Within one group and label the weights keep their proportions.
+    if within == "dataset":
+        for label in (True, False):
+            ratios = [
+                row["weight"] / weight
+                for row, (*_, weight) in zip(balanced, rows, strict=True)
+                if row["label"] == label
+            ]
+            assert max(ratios) == pytest.approx(min(ratios))
+
+
+def test_unknown_ways_to_pair_or_balance() -> None:
+    with pytest.raises(ValueError, match="how='some' must be 'all' or 'matched'"):
+        pair_responses(outcomes(HAND), "some", 0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="within='row' must be 'dataset' or 'prompt'"):
+        balance_labels(outcomes(HAND), "row")  # type: ignore[arg-type]
+
+
+@settings(deadline=None, max_examples=60)
+@given(outcome_rows, st.integers(0, 3))
+def test_mismatched_responses_belong_to_another_prompt(
+    rows: list[tuple[str, str, bool, int]], seed: int
+) -> None:
+    # The response carries its prompt, so that one sees where it comes from.
+    tagged = [(prompt, f"{prompt}{text}", label, weight) for prompt, text, label, weight in rows]
+    dataset = outcomes(tagged, finished=[weight > 1 for *_, weight in rows])
+    if len({prompt for prompt, *_ in rows}) < 2:
+        with pytest.raises(ValueError, match="at least two different prompts"):
+            add_mismatched(dataset, seed)
+        return
+    mismatched = add_mismatched(dataset, seed)
+    assert mismatched.select_columns(dataset.column_names).to_list() == dataset.to_list()
+    own = {(row["completion"], row["finished"]) for row in mismatched}
+    for row in mismatched:
+        assert row["KL_completion"][0] != row["prompt"]
+        assert (row["KL_completion"], row["KL_finished"]) in own
+    assert add_mismatched(dataset, seed).to_list() == mismatched.to_list()
+
+
+def test_mismatched_responses_are_spread_and_drawn_by_seed() -> None:
+    dataset = outcomes([(f"prompt {n}", str(n), True, 1) for n in range(20)])
+    draws = [tuple(add_mismatched(dataset, seed)["KL_completion"]) for seed in range(4)]
+    assert len(set(draws)) == 4
+    # With all prompts different, every response is used once.
+    assert sorted(draws[0]) == sorted(map(str, range(20)))
 
 
 # --- converters -------------------------------------------------------------------------------

@@ -55,20 +55,15 @@ CORE = (
 )
 #: Beside the core: these import it, and it never imports them.
 BESIDE = ("arithmetic", "experiments", "smollm2")
-#: Lines of code, without blank lines, comments and docstrings. The design aims at about 2,500.
-CORE_LINES = 2800
+#: For the chapters, beside the method: they grow by a figure or an exercise with every chapter.
+TEACHING = ("figures", "classroom")
+#: Lines of code of the rest of the core, without blank lines, comments and docstrings.
+CORE_LINES = 2500
 #: Public names that wait for their chapter: what the next chapters are announced to need.
 WAITING = {
-    "losses.dpo_loss",
-    "losses.nca_loss",
-    "losses.kto_loss",
     "losses.step_label_loss",
-    "data.extract_answer",
-    "data.unique_with_counts",
     "selection.best_of_n",
     "selection.answer_key",
-    "evaluation.bootstrap_over_problems",
-    "evaluation.first_error_scores",
     "evaluation.rank_correlation",
     "classroom.Prediction",
 }
@@ -172,7 +167,9 @@ def test_lines_of_code_are_counted() -> None:
 
 
 def test_the_core_is_small() -> None:
-    lines = {name: code_lines(source) for name, source in core_sources().items()}
+    lines = {
+        name: code_lines(source) for name, source in core_sources().items() if name not in TEACHING
+    }
     assert sum(lines.values()) <= CORE_LINES, lines
 
 

@@ -18,7 +18,14 @@ from transformers import LlamaForCausalLM
 from implicitprm import ImplicitPRM, Solution, training
 from implicitprm.arithmetic import ARITHMETIC_FORMAT
 from implicitprm.arithmetic.tokenizer import build_tokenizer
-from implicitprm.training import ImplicitPRMConfig, ImplicitPRMTrainer, train_last_layers
+from implicitprm.data import add_mismatched
+from implicitprm.training import (
+    OBJECTIVES,
+    ImplicitPRMConfig,
+    ImplicitPRMTrainer,
+    add_reference_logps,
+    train_last_layers,
+)
 
 BETA = 0.5
 RATE = 0.05
@@ -297,6 +304,232 @@ def test_train_last_layers(tmp_path: Path, layers: int) -> None:
 def test_impossible_numbers_of_layers(layers: int) -> None:
     with pytest.raises(ValueError, match=f"has 3 layers; {layers} of them"):
         train_last_layers(tiny_llama(0), layers)
+
+
+# --- objectives -----------------------------------------------------------------------------------
+
+
+def pairs(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Preference rows: true solutions against solutions that end early, in some number."""
+    return [
+        {
+            "prompt": problem.prompt,
+            "chosen": "\n".join(problem.steps),
+            "rejected": "\n".join(
+                [*problem.steps[: 1 + number % 3], f"#{(problem.answer + 1) % 50}"]
+            ),
+        }
+        for number, problem in enumerate(problems(count, seed))
+    ]
+
+
+def data_for(objective: str, count: int, seed: int = 0) -> list[dict[str, Any]]:
+    return (pairs if OBJECTIVES[objective].format == "preference" else rows)(count, seed)
+
+
+@pytest.mark.parametrize(
+    ("objective", "start"),
+    # log 2; −log ½ − ½ log ½ − ½ log ½; 1 − σ(0)
+    [("ce", math.log(2)), ("dpo", math.log(2)), ("nca", 2 * math.log(2)), ("kto", 0.5)],
+)
+def test_every_objective_starts_at_rewards_of_0_and_learns(
+    objective: str, start: float, tmp_path: Path
+) -> None:
+    model = tiny_llama(0, scale=1.0)
+    trainer = trainer_of(
+        tmp_path,
+        data_for(objective, 16),
+        model,
+        model,
+        eval_data=data_for(objective, 16),  # it may learn its rows by heart
+        objective=objective,
+        optim="adamw_torch",
+        learning_rate=1e-2,
+        per_device_train_batch_size=16,
+        max_steps=15,
+    )
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(start, abs=1e-5)
+    trainer.train()
+    losses = losses_of(trainer)
+    assert losses[0] == pytest.approx(start, abs=1e-5)
+    assert losses[-1] < 0.9 * start  # NCA cannot fall below 0.69 of it
+    assert trainer.evaluate()["eval_loss"] < 0.9 * start
+    last = [line for line in trainer.state.log_history if "loss" in line][-1]
+    assert last["reward_right"] > last["reward_wrong"]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_weights_are_repeated_rows_under_every_objective(objective: str, tmp_path: Path) -> None:
+    counts = [3, 1, 2, 2]
+    data = data_for(objective, 4)
+    if objective == "kto":  # which responses are mismatched must not depend on the repetition
+        data = add_mismatched(Dataset.from_list(data), 0).to_list()
+    weighted = [row | {"weight": count} for row, count in zip(data, counts, strict=True)]
+    repeated = [row for row, count in zip(data, counts, strict=True) for _ in range(count)]
+    one = train(tmp_path, weighted, objective=objective, per_device_train_batch_size=4)
+    other = train(tmp_path, repeated, objective=objective, per_device_train_batch_size=8)
+    assert_same(one, other, atol=2e-5)
+    unweighted = train(tmp_path, data, objective=objective, per_device_train_batch_size=4)
+    assert largest_change(one, unweighted) > 1e-3
+
+
+@pytest.mark.parametrize("objective", ["dpo", "nca"])
+def test_accumulated_pairs_are_one_large_batch(objective: str, tmp_path: Path) -> None:
+    data = [row | {"weight": 1 + number % 4} for number, row in enumerate(pairs(8))]
+    large = train(tmp_path, data, objective=objective)
+    small = train(
+        tmp_path,
+        data,
+        objective=objective,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=4,
+    )
+    assert_same(large, small, atol=2e-5)
+
+
+def test_pairs_keep_their_sides_in_any_batch(tmp_path: Path) -> None:
+    """Rewards of chosen and rejected, by row, whatever they are padded with."""
+    trainer = trainer_of(tmp_path, pairs(6), tiny_llama(0), tiny_llama(1), objective="dpo")
+    prm = ImplicitPRM(tiny_llama(0), tiny_llama(1), build_tokenizer(), BETA, ARITHMETIC_FORMAT)
+    for side, name in enumerate(("chosen", "rejected")):
+        scored = prm.score_solutions([Solution(row["prompt"], (row[name],)) for row in pairs(6)])
+        assert rewards_of(trainer)[:, side].tolist() == pytest.approx(
+            [solution.outcome for solution in scored], abs=1e-4
+        )
+
+
+def test_finished_is_read_per_response(tmp_path: Path) -> None:
+    data = [
+        row | {"chosen_finished": True, "rejected_finished": number > 0}
+        for number, row in enumerate(pairs(3))
+    ]
+    trainer = trainer_of(tmp_path, data, tiny_llama(0), None, objective="dpo")
+    end = build_tokenizer().eos_token_id
+    ends = [[ids[-1] == end for ids in row["input_ids"]] for row in prepared(trainer)]
+    assert ends == [[True, False], [True, True], [True, True]]
+
+
+def test_mismatched_responses_have_no_gradient(tmp_path: Path) -> None:
+    """KTO's reference point moves the loss, not the weights: its responses are not trained on."""
+    trainer = trainer_of(tmp_path, rows(8), tiny_llama(1), tiny_llama(0), objective="kto")
+    batch = trainer.data_collator(prepared(trainer).to_list())
+    seen = []
+
+    def forward(model: Any, inputs: Any, keywords: dict[str, Any]) -> None:
+        seen.append((len(keywords["input_ids"]), torch.is_grad_enabled()))
+
+    model = cast(Any, trainer.model)
+    handle = model.register_forward_pre_hook(forward, with_kwargs=True)
+    trainer.compute_loss(model, batch).backward()
+    handle.remove()
+    assert sorted(seen) == [(8, False), (8, True)]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_shared_reference_columns_are_those_of_the_trainer(objective: str, tmp_path: Path) -> None:
+    data = Dataset.from_list(data_for(objective, 5))
+    columns = [response.ref_logps for response in OBJECTIVES[objective].responses]
+    shared = add_reference_logps(
+        data, tiny_llama(1), build_tokenizer(), ARITHMETIC_FORMAT, objective, seed=42
+    )
+    assert set(columns) < set(shared.column_names)
+    own = trainer_of(
+        tmp_path, data.to_list(), tiny_llama(0), tiny_llama(1), objective=objective, seed=42
+    )
+    with_columns = trainer_of(
+        tmp_path, shared.to_list(), tiny_llama(0), None, objective=objective, seed=42
+    )
+    torch.testing.assert_close(rewards_of(own), rewards_of(with_columns), rtol=0, atol=1e-4)
+    assert float(rewards_of(own).abs().min()) > 1e-3
+
+
+def test_the_columns_have_the_names_of_trl() -> None:
+    names = {r.ref_logps for objective in OBJECTIVES.values() for r in objective.responses}
+    assert names == {"ref_logps", "ref_KL_logps", "ref_chosen_logps", "ref_rejected_logps"}
+
+
+def test_an_objective_needs_its_format(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="preference format needs columns"):
+        trainer_of(tmp_path, rows(4), tiny_llama(0), None, objective="dpo")
+    with pytest.raises(ValueError, match="unpaired format needs columns"):
+        trainer_of(tmp_path, pairs(4), tiny_llama(0), None, objective="kto")
+    with pytest.raises(ValueError, match="objective 'ppo' is unknown; choose one of ce, kto"):
+        config(tmp_path, objective="ppo")
+    with pytest.raises(ValueError, match="objective 'ppo' is unknown"):
+        add_reference_logps(
+            Dataset.from_list(rows(2)), tiny_llama(0), build_tokenizer(), ARITHMETIC_FORMAT, "ppo"
+        )
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, math.nan, math.inf])
+def test_a_weight_must_be_positive(weight: float, tmp_path: Path) -> None:
+    data = [row | {"weight": 1.0} for row in rows(4)]
+    data[2]["weight"] = weight
+    with pytest.raises(ValueError, match=f"row 2: weight {weight} must be positive"):
+        trainer_of(tmp_path, data, tiny_llama(0), None)
+
+
+# --- memory: checkpointed activations, LoRA -------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", ["ce", "kto"])
+def test_gradient_checkpointing_changes_nothing(objective: str, tmp_path: Path) -> None:
+    plain = train(tmp_path, rows(8), objective=objective)
+    saved = train(tmp_path, rows(8), objective=objective, gradient_checkpointing=True)
+    assert_same(plain, saved, atol=1e-6)
+
+
+def lora(model: LlamaForCausalLM) -> Any:
+    peft = pytest.importorskip("peft", reason="needs the extra lora: pip install -e .[lora]")
+    torch.manual_seed(0)
+    settings = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    return peft.get_peft_model(model, settings)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_lora_trains_its_adapter_and_nothing_else(checkpointing: bool, tmp_path: Path) -> None:
+    base = tiny_llama(0, scale=1.0)
+    before = state(base)
+    policy = lora(base)
+    trainer = trainer_of(
+        tmp_path,
+        rows(32),
+        policy,
+        policy,  # its weights before training: the base model, since an adapter starts at 0
+        optim="adamw_torch",
+        learning_rate=1e-2,
+        per_device_train_batch_size=16,
+        max_steps=10,
+        gradient_checkpointing=checkpointing,
+    )
+    assert float(rewards_of(trainer).abs().max()) < 1e-5
+    trainer.train()
+    assert losses_of(trainer)[-1] < 0.9 * math.log(2)
+    for name, weight in policy.named_parameters():
+        if "lora" not in name:
+            original = name.removeprefix("base_model.model.").replace(".base_layer", "")
+            assert weight.equal(before[original]), name
+
+
+def test_a_saved_adapter_is_a_policy(tmp_path: Path) -> None:
+    """What LoRA saves is loaded by name, on its base model, and scores as it did in training."""
+    tiny_llama(0).save_pretrained(tmp_path / "base")
+    build_tokenizer().save_pretrained(tmp_path / "base")
+    policy = lora(LlamaForCausalLM.from_pretrained(tmp_path / "base"))
+    with torch.no_grad():
+        for name, weight in policy.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.5)
+    trainer = trainer_of(tmp_path, rows(8), policy, tiny_llama(0))
+    trainer.save_model(str(tmp_path / "adapter"))
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").stat().st_size < 100_000
+    prm = ImplicitPRM.from_pretrained(
+        str(tmp_path / "adapter"), str(tmp_path / "base"), beta=BETA, format=ARITHMETIC_FORMAT
+    )
+    solutions = [Solution(row["prompt"], (row["completion"],)) for row in rows(8)]
+    scored = [solution.outcome for solution in prm.score_solutions(solutions)]
+    assert rewards_of(trainer).tolist() == pytest.approx(scored, abs=1e-4)
+    assert max(map(abs, scored)) > 1e-2
 
 
 # --- errors ---------------------------------------------------------------------------------------

@@ -41,8 +41,14 @@ from implicitprm.experiments.store import save_result
 from implicitprm.rewards import ImplicitPRM
 from implicitprm.training import OBJECTIVES, add_reference_logps
 
-BETAS = (0.5, 1.0, 2.0, 4.0)
-LEARNING_RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
+#: Tried on the validation split, by variant: β, learning rates. The first four of each are common
+#: to all; where the best stood at their edge, the sweep went on past it.
+SWEEP: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "CE": ((0.5, 1.0, 2.0, 4.0), (2.5e-4, 5e-4, 1e-3, 2e-3)),
+    "DPO": ((0.5, 1.0, 2.0, 4.0), (2.5e-4, 5e-4, 1e-3, 2e-3, 1.25e-4)),
+    "NCA": ((0.5, 1.0, 2.0, 4.0, 0.25), (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)),
+    "KTO": ((0.5, 1.0, 2.0, 4.0), (2.5e-4, 5e-4, 1e-3, 2e-3)),
+}
 SEEDS = (0, 1, 2, 3, 4)
 N = 16
 #: Variant → objective, and how its rows are made from unpaired ones.
@@ -55,8 +61,6 @@ VARIANTS: dict[str, tuple[str, str]] = {
     "CE, balanced by prompt": ("ce", "balanced by prompt"),
     "DPO, matched pairs": ("dpo", "matched pairs"),
 }
-#: The variant on whose validation runs the hyper-parameters of an objective are chosen.
-CHOOSERS = {"ce": "CE", "dpo": "DPO", "nca": "NCA", "kto": "KTO"}
 #: Whose rollouts are ranked: a worse generator, the PRM's own, and a better one.
 GENERATORS = ("early", "reasoner", "strong")
 SPLITS = ("test", "test_unseen")
@@ -166,10 +170,10 @@ def _step_auroc(steps: pd.DataFrame) -> dict[str, dict[str, float]]:
 def choose(cells: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """The β and learning rate of each objective with the highest validation accuracy."""
     chosen = {}
-    for objective, variant in CHOOSERS.items():
+    for variant in SWEEP:
         own = [cell for cell in cells if cell["variant"] == variant]
         best = max(own, key=lambda cell: cell["accuracy"][RULE])
-        chosen[objective] = {name: best[name] for name in ("beta", "learning_rate")}
+        chosen[VARIANTS[variant][0]] = {name: best[name] for name in ("beta", "learning_rate")}
     return chosen
 
 
@@ -257,17 +261,16 @@ def main(
     start = time.perf_counter()
     config: dict[str, Any] = {
         "variants": VARIANTS,
-        "betas": BETAS,
-        "learning_rates": LEARNING_RATES,
+        "sweep": SWEEP,
         "seeds": SEEDS,
         "epochs": EPOCHS,
         "n": N,
     }
     sweep = [
         {"variant": variant, "beta": beta, "learning_rate": rate, "seed": 0}
-        for variant in CHOOSERS.values()
-        for beta in BETAS
-        for rate in LEARNING_RATES
+        for variant, (betas, rates) in SWEEP.items()
+        for beta in betas
+        for rate in rates
     ]
     validation = run_cells("objectives-validation", config, sweep, validate, workers)
     config["chosen"] = chosen = choose(validation)
@@ -280,7 +283,7 @@ def main(
     elsewhere = [
         cell | {"attention": "eager"}
         for cell in grid
-        if cell["seed"] == SEEDS[0] and cell["variant"] in CHOOSERS.values()
+        if cell["seed"] == SEEDS[0] and cell["variant"] in SWEEP
     ]
     measured = run_cells("objectives", config, [*grid, *elsewhere], measure, workers)
     runs, again = measured[: len(grid)], measured[len(grid) :]
