@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from implicitprm.logprobs import token_logps
-from implicitprm.losses import ce_loss
+from implicitprm.losses import ce_loss, kto_loss, kto_reference_point
 from implicitprm.qvalues import soft_implicit_hard
 from implicitprm.rewards import q_values, token_rewards
 from implicitprm.selection import aggregate, majority_vote, weighted_vote
@@ -566,6 +566,60 @@ CE_LOSS = Exercise(
     },
 )
 
+# Chapter 06: KTO from rewards.
+
+
+def _kto_inputs(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Rewards (B), labels (B) of both kinds, and mismatched rewards (M) of either mean."""
+    count = int(rng.integers(2, 9))
+    labels = rng.random(count) < 0.5
+    labels[:2] = True, False
+    mismatched = rng.normal(rng.choice([-1.0, 1.0]), 2.0, size=rng.integers(2, 9))
+    return (
+        torch.tensor(rng.normal(0, 2, size=count), dtype=torch.float32),
+        torch.tensor(labels),
+        torch.tensor(mismatched, dtype=torch.float32),
+    )
+
+
+def _kto(rewards: Tensor, labels: Tensor, mismatched: Tensor) -> Tensor:
+    return kto_loss(rewards, labels, kto_reference_point(mismatched))
+
+
+KTO_LOSS = Exercise(
+    reference=_kto,
+    inputs=_kto_inputs,
+    mistakes={
+        "the reference point z can be negative: a KL divergence cannot; clamp it at 0": (
+            lambda rewards, labels, mismatched: kto_loss(rewards, labels, mismatched.mean())
+        ),
+        "the reference point is missing: z is the mean mismatched reward, at least 0": (
+            lambda rewards, labels, mismatched: kto_loss(rewards, labels, torch.tensor(0.0))
+        ),
+        "z is the mean of these rewards, but it must come from the mismatched ones": (
+            lambda rewards, labels, mismatched: kto_loss(
+                rewards, labels, kto_reference_point(rewards)
+            )
+        ),
+        "each mismatched reward is clamped before the mean; clamp the mean": (
+            lambda rewards, labels, mismatched: kto_loss(
+                rewards, labels, mismatched.clamp(min=0).mean()
+            )
+        ),
+        "it is upside down: a right response loses less when its reward is high": (
+            lambda rewards, labels, mismatched: _kto(rewards, ~labels, mismatched)
+        ),
+        "this is a sum over responses; the loss is their mean": (
+            lambda rewards, labels, mismatched: _kto(rewards, labels, mismatched) * len(rewards)
+        ),
+        "this takes −log σ, as CE does; KTO takes 1 − σ": (
+            lambda rewards, labels, mismatched: ce_loss(
+                rewards - kto_reference_point(mismatched), labels
+            )
+        ),
+    },
+)
+
 #: Every exercise of the chapters by the name of the function that the learner writes.
 EXERCISES: dict[str, Exercise] = {
     "weighted_vote": WEIGHTED_VOTE,
@@ -574,4 +628,5 @@ EXERCISES: dict[str, Exercise] = {
     "implicit_value": IMPLICIT_VALUE,
     "step_ends": STEP_ENDS,
     "ce_loss": CE_LOSS,
+    "kto_loss": KTO_LOSS,
 }

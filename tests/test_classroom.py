@@ -147,6 +147,15 @@ def other_ce_loss(rewards: Tensor, labels: Tensor, weights: Tensor) -> float:
     return total / float(weights.sum())
 
 
+def other_kto_loss(rewards: Tensor, labels: Tensor, mismatched: Tensor) -> float:
+    z = max(0.0, float(mismatched.mean()))
+    losses = [
+        1 / (1 + math.exp(r - z)) if label else 1 / (1 + math.exp(z - r))
+        for r, label in zip(rewards.tolist(), labels.tolist(), strict=True)
+    ]
+    return sum(losses) / len(losses)
+
+
 CORRECT: dict[str, Callable[..., Any]] = {
     "weighted_vote": other_weighted_vote,
     "token_logps": other_token_logps,
@@ -154,6 +163,7 @@ CORRECT: dict[str, Callable[..., Any]] = {
     "implicit_value": other_implicit_value,
     "step_ends": other_step_ends,
     "ce_loss": other_ce_loss,
+    "kto_loss": other_kto_loss,
 }
 
 
@@ -328,7 +338,25 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
      "the weights stand inside the logarithm"),
     ("ce_loss", lambda r, y, w: w * stable_row(r, y), "returns shape"),
     ("ce_loss", lambda r, y, w: w.mean() * r.mean(), "in no way that this check knows"),
+    ("kto_loss", lambda r, y, m: kto_by(r, y, m.mean()), "can be negative"),
+    ("kto_loss", lambda r, y, m: kto_by(r, y, 0.0), "the reference point is missing"),
+    ("kto_loss", lambda r, y, m: kto_by(r, y, r.mean().clamp(min=0)), "from the mismatched ones"),
+    ("kto_loss", lambda r, y, m: kto_by(r, y, m.clamp(min=0).mean()), "clamp the mean"),
+    ("kto_loss", lambda r, y, m: kto_by(r, ~y, z_of(m)), "it is upside down"),
+    ("kto_loss", lambda r, y, m: 1 - kto_by(r, y, z_of(m)), "it is upside down"),
+    ("kto_loss", lambda r, y, m: kto_by(r, y, z_of(m)) * len(r), "this is a sum"),
+    ("kto_loss", lambda r, y, m: -torch.log(torch.where(y, r - z_of(m), z_of(m) - r).sigmoid())
+     .mean(), "as CE does"),
+    ("kto_loss", lambda r, y, m: kto_by(r, y, z_of(m)) ** 2, "in no way that this check knows"),
 ]  # fmt: skip
+
+
+def kto_by(rewards: Tensor, labels: Tensor, z: Any) -> Tensor:
+    return (1 - torch.where(labels, rewards - z, z - rewards).sigmoid()).mean()
+
+
+def z_of(mismatched: Tensor) -> Tensor:
+    return mismatched.mean().clamp(min=0)
 
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:divide by zero", "ignore:invalid value")
