@@ -49,11 +49,15 @@ def run_cells(
         tqdm(total=len(cells), initial=len(cells) - len(todo), desc=name, unit="cell") as progress,
     ):
         running = {pool.submit(measure, cell): cell for cell in todo}
-        for future in as_completed(running):
-            cell, result = running[future], future.result()
-            append_jsonl(path, [{"cell": json.dumps(cell), "result": json.dumps(result)}])
-            done[_key(json.dumps(cell))] = result
-            progress.update()
+        try:
+            for future in as_completed(running):
+                cell, result = running[future], future.result()
+                append_jsonl(path, [{"cell": json.dumps(cell), "result": json.dumps(result)}])
+                done[_key(json.dumps(cell))] = result
+                progress.update()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # or the rest would be measured, and lost
+            raise
     return [dict(cell) | done[_key(json.dumps(cell))] for cell in cells]
 
 

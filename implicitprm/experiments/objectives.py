@@ -42,9 +42,10 @@ from implicitprm.rewards import ImplicitPRM
 from implicitprm.training import OBJECTIVES, add_reference_logps
 
 #: Tried on the validation split, by variant: β, learning rates. The first four of each are common
-#: to all; where the best stood at their edge, the sweep went on past it.
+#: to all; where the best stood at their edge, the sweep went on past it. CE was also tried at the
+#: paper's β.
 SWEEP: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "CE": ((0.5, 1.0, 2.0, 4.0), (2.5e-4, 5e-4, 1e-3, 2e-3)),
+    "CE": ((0.5, 1.0, 2.0, 4.0, 0.05), (2.5e-4, 5e-4, 1e-3, 2e-3)),
     "DPO": ((0.5, 1.0, 2.0, 4.0), (2.5e-4, 5e-4, 1e-3, 2e-3, 1.25e-4)),
     "NCA": ((0.5, 1.0, 2.0, 4.0, 0.25), (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)),
     "KTO": ((0.5, 1.0, 2.0, 4.0), (2.5e-4, 5e-4, 1e-3, 2e-3)),
@@ -61,6 +62,8 @@ VARIANTS: dict[str, tuple[str, str]] = {
     "CE, balanced by prompt": ("ce", "balanced by prompt"),
     "DPO, matched pairs": ("dpo", "matched pairs"),
 }
+#: What a variant is compared with.
+BASES = {"DPO, matched pairs": "DPO"}
 #: Whose rollouts are ranked: a worse generator, the PRM's own, and a better one.
 GENERATORS = ("early", "reasoner", "strong")
 SPLITS = ("test", "test_unseen")
@@ -180,7 +183,8 @@ def choose(cells: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Accuracies averaged over seeds with intervals over problems, and differences, in points.
 
-    A difference is paired by problem: against the majority vote, and against CE.
+    A difference is paired by problem: against the majority vote, and against the base of the
+    variant, which is CE unless BASES names another.
     """
     summaries = []
     for generator in GENERATORS:
@@ -189,13 +193,14 @@ def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 variant: _mean_over_seeds(runs, variant, generator, split) for variant in VARIANTS
             }
             for variant, accuracy in mean.items():
+                base = mean[BASES.get(variant, "CE")]
                 rows = {}
                 for name, values in accuracy.items():
                     majority = mean[variant]["majority vote"]
                     rows[name] = {
                         "accuracy": _rounded(mean_interval(values)),
                         "minus majority": _rounded(paired_difference(values, majority)),
-                        "minus CE": _rounded(paired_difference(values, mean["CE"][name])),
+                        "minus base": _rounded(paired_difference(values, base[name])),
                     }
                 summaries.append(
                     {"variant": variant, "generator": generator, "split": split, "rows": rows}
