@@ -62,8 +62,8 @@ VARIANTS: dict[str, tuple[str, str]] = {
     "CE, balanced by prompt": ("ce", "balanced by prompt"),
     "DPO, matched pairs": ("dpo", "matched pairs"),
 }
-#: What a variant is compared with.
-BASES = {"DPO, matched pairs": "DPO"}
+#: Every variant is compared with these.
+RIVALS = ("CE", "DPO")
 #: Whose rollouts are ranked: a worse generator, the PRM's own, and a better one.
 GENERATORS = ("early", "reasoner", "strong")
 SPLITS = ("test", "test_unseen")
@@ -183,8 +183,7 @@ def choose(cells: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Accuracies averaged over seeds with intervals over problems, and differences, in points.
 
-    A difference is paired by problem: against the majority vote, and against the base of the
-    variant, which is CE unless BASES names another.
+    A difference is paired by problem: against the majority vote, and against each of RIVALS.
     """
     summaries = []
     for generator in GENERATORS:
@@ -193,14 +192,13 @@ def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 variant: _mean_over_seeds(runs, variant, generator, split) for variant in VARIANTS
             }
             for variant, accuracy in mean.items():
-                base = mean[BASES.get(variant, "CE")]
                 rows = {}
                 for name, values in accuracy.items():
-                    majority = mean[variant]["majority vote"]
-                    rows[name] = {
-                        "accuracy": _rounded(mean_interval(values)),
-                        "minus majority": _rounded(paired_difference(values, majority)),
-                        "minus base": _rounded(paired_difference(values, base[name])),
+                    rivals = {"majority": accuracy["majority vote"]}
+                    rivals |= {rival: mean[rival][name] for rival in RIVALS}
+                    rows[name] = {"accuracy": _rounded(mean_interval(values))} | {
+                        f"minus {rival}": _rounded(paired_difference(values, theirs))
+                        for rival, theirs in rivals.items()
                     }
                 summaries.append(
                     {"variant": variant, "generator": generator, "split": split, "rows": rows}
