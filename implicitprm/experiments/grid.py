@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -29,7 +30,7 @@ def run_cells(
     measure: Callable[[Cell], dict[str, Any]],
     workers: int,
 ) -> list[dict[str, Any]]:
-    """``measure`` every cell and return cells with their results, in the order of ``cells``.
+    """``measure`` every cell; return cells with results and ``seconds``, in the order of ``cells``.
 
     Each result is written to SCRATCH when it is there, under a name that contains the hash of
     ``config``: the same command goes on after an interruption, and starts anew where anything in
@@ -48,7 +49,7 @@ def run_cells(
         ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool,
         tqdm(total=len(cells), initial=len(cells) - len(todo), desc=name, unit="cell") as progress,
     ):
-        running = {pool.submit(measure, cell): cell for cell in todo}
+        running = {pool.submit(_timed, measure, cell): cell for cell in todo}
         try:
             for future in as_completed(running):
                 cell, result = running[future], future.result()
@@ -59,6 +60,12 @@ def run_cells(
             pool.shutdown(cancel_futures=True)  # or the rest would be measured, and lost
             raise
     return [dict(cell) | done[_key(json.dumps(cell))] for cell in cells]
+
+
+def _timed(measure: Callable[[Cell], dict[str, Any]], cell: Cell) -> dict[str, Any]:
+    start = time.perf_counter()
+    result = measure(cell)
+    return result | {"seconds": round(time.perf_counter() - start, 1)}
 
 
 def _key(cell: str) -> str:

@@ -30,13 +30,13 @@ def save_result(
     command: str,
     config: Mapping[str, Any],
     cells: list[dict[str, Any]],
-    tolerance: float,
+    tolerance: float | Mapping[str, float],
     seconds: float,
 ) -> None:
     """Write a result file with its provenance.
 
     ``tolerance`` is how far a cell may be from its recomputation on another machine, in the units
-    of the cells; measure it, for example with another number of threads.
+    of the cells, one for all or by name; measure it, for example with another number of threads.
     """
     result = {
         "command": command,
@@ -52,7 +52,14 @@ def save_result(
     }
     path = result_path(name)
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    path.write_text(_as_text(result), encoding="utf-8")
+
+
+def _as_text(result: dict[str, Any]) -> str:
+    """JSON with one cell a line, so that a change of a cell is a change of a line."""
+    head = json.dumps({k: v for k, v in result.items() if k != "cells"}, indent=1)
+    cells = ",\n".join(json.dumps(cell, ensure_ascii=False) for cell in result["cells"])
+    return f'{head.removesuffix(chr(10) + "}")},\n "cells": [\n{cells}\n ]\n}}\n'
 
 
 def load_result(name: str) -> dict[str, Any]:
