@@ -737,7 +737,7 @@ def pulls(
 def sweep_maps(
     panels: Mapping[str, tuple[Sequence[float], Sequence[float], FloatArray]], title: str
 ) -> Figure:
-    """Validation accuracy (%) by β and learning rate, one panel an objective; the best is framed.
+    """Validation accuracy (%) by β and learning rate, one panel an objective; the best are framed.
 
     Each panel is (betas (B), learning rates (L), accuracy (B, L)), both ascending.
     """
@@ -751,9 +751,9 @@ def sweep_maps(
         for (row, column), value in np.ndenumerate(values):
             shade = "white" if (value - low) / (high - low) < 0.6 else "black"
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=shade)
-        row, column = np.unravel_index(np.nanargmax(values), values.shape)
         frame = {"edgecolor": STYLE["correct"]["color"], "facecolor": "none", "linewidth": 3}
-        axes.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, **frame))
+        for row, column in np.argwhere(values == np.nanmax(values)):
+            axes.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, **frame))
         axes.set_xticks(range(len(rates)), [f"{1e4 * rate:g}" for rate in rates])
         axes.set_yticks(range(len(betas)), [f"{beta:g}" for beta in betas])
         axes.set(title=name, xlabel="learning rate × 10⁴")
