@@ -156,7 +156,9 @@ def train(
     beta: Beta = 0.05,
     learning_rate: Annotated[float, typer.Option(help="peak learning rate")] = 5e-7,
     epochs: Annotated[float, typer.Option(help="passes over the training data")] = 1.0,
-    batch_size: Annotated[int, typer.Option(help="rows per update", min=1)] = 64,
+    batch_size: Annotated[
+        int, typer.Option(help="rows per update, in all", min=1)
+    ] = 64,
     micro_batch_size: Annotated[int, typer.Option(help="rows per forward pass", min=1)] = 8,
     last_layers: Annotated[
         int | None, typer.Option(help="train only the last so many layers; default: all")
@@ -194,10 +196,7 @@ def train(
         raise typer.BadParameter("--balance is for ce and kto; pairs have one of each")
     if last_layers is not None and lora_rank is not None:
         raise typer.BadParameter("choose one of --last-layers and --lora-rank")
-    if batch_size % micro_batch_size:
-        raise typer.BadParameter(
-            f"batch size {batch_size} is no multiple of micro batch size {micro_batch_size}"
-        )
+    accumulation = _accumulation(batch_size, micro_batch_size, PartialState().num_processes)
     _check_settings(output, settings, resume)
     PartialState().wait_for_everyone()  # before the first process makes the folder
     set_seed(seed)
@@ -225,7 +224,7 @@ def train(
             learning_rate=learning_rate,
             num_train_epochs=epochs,
             per_device_train_batch_size=micro_batch_size,
-            gradient_accumulation_steps=batch_size // micro_batch_size,
+            gradient_accumulation_steps=accumulation,
             bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
             save_strategy="steps",
             save_steps=save_every,
@@ -335,6 +334,17 @@ def _for_objective(
     if OBJECTIVES[objective].format == "preference":
         return pair_responses(rows, pairing, seed)  # type: ignore[arg-type]
     return balance_labels(rows, balance) if balance else rows  # type: ignore[arg-type]
+
+
+def _accumulation(batch_size: int, micro_batch_size: int, processes: int) -> int:
+    """Forward passes per update and process, so that an update sees ``batch_size`` rows in all."""
+    together = micro_batch_size * processes
+    if batch_size % together:
+        raise typer.BadParameter(
+            f"batch size {batch_size} is no multiple of micro batch size {micro_batch_size}"
+            + (f" × {processes} processes" if processes > 1 else "")
+        )
+    return batch_size // together
 
 
 def _with_lora(model: PreTrainedModel, rank: int) -> Any:

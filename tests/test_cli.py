@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from safetensors.torch import load_file
 from tiny import problems, tiny_llama
 from typer.testing import CliRunner
@@ -342,6 +343,13 @@ def test_bad_input_is_named(data: Path, model: str, tmp_path: Path) -> None:
         said = run(*train_arguments(data, model, tmp_path / "t"), *options, fails=True)
         assert message in said
     assert not (tmp_path / "t").exists()
+
+
+def test_an_update_sees_as_many_rows_whatever_the_number_of_processes() -> None:
+    assert cli._accumulation(64, 8, 1) == 8
+    assert cli._accumulation(64, 8, 2) == 4
+    with pytest.raises(typer.BadParameter, match="64 is no multiple of micro batch size 16 × 3"):
+        cli._accumulation(64, 16, 3)
 
 
 def _without_labels(data: Path, folder: Path) -> Path:

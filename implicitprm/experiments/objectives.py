@@ -1,4 +1,4 @@
-"""Chapter 06: ``python -m implicitprm.experiments.objectives`` (about two hours of one core).
+"""Chapter 06: ``python -m implicitprm.experiments.objectives`` (one to three hours of one core).
 
 The four objectives on the same rollouts. First β and the learning rate of each are chosen on the
 validation split; then every variant is trained with five seeds and measured on the rollouts of
