@@ -147,8 +147,9 @@ def train(
     split: Split = "train",
     objective: Annotated[str, typer.Option(help=f"one of {', '.join(OBJECTIVES)}")] = "ce",
     pairing: Annotated[
-        str, typer.Option(help="how dpo and nca pair the responses of a prompt: all or matched")
-    ] = "all",
+        str | None,
+        typer.Option(help="how dpo and nca pair responses: all (the default) or matched"),
+    ] = None,
     balance: Annotated[
         str | None,
         typer.Option(help="let right and wrong count alike within the dataset, or each prompt"),
@@ -156,10 +157,10 @@ def train(
     beta: Beta = 0.05,
     learning_rate: Annotated[float, typer.Option(help="peak learning rate")] = 5e-7,
     epochs: Annotated[float, typer.Option(help="passes over the training data")] = 1.0,
-    batch_size: Annotated[
-        int, typer.Option(help="rows per update, in all", min=1)
-    ] = 64,
-    micro_batch_size: Annotated[int, typer.Option(help="rows per forward pass", min=1)] = 8,
+    batch_size: Annotated[int, typer.Option(help="rows per update, in all", min=1)] = 64,
+    micro_batch_size: Annotated[
+        int, typer.Option(help="rows per forward pass; kto estimates its z on them", min=1)
+    ] = 8,
     last_layers: Annotated[
         int | None, typer.Option(help="train only the last so many layers; default: all")
     ] = None,
@@ -177,7 +178,6 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="go on with the run that was interrupted in OUTPUT")
     ] = False,
-    separator: Separator = "\\n\\n",
     chat: Chat = None,
     shuffle: Shuffle = False,
     limit: Limit = None,
@@ -188,21 +188,26 @@ def train(
     For dpo and nca the responses of each prompt are paired, unless the rows are prompt, chosen,
     rejected. OUTPUT gets the policy, log.csv and settings.json.
     """
-    settings = {name: str(value) for name, value in locals().items() if name != "resume"}
+    # The options, before anything else is local; two of them may differ when a run is resumed.
+    settings = {n: str(value) for n, value in locals().items() if n not in ("output", "resume")}
+    settings["processes"] = str(PartialState().num_processes)
     _one_of("objective", objective, tuple(OBJECTIVES))
-    _one_of("pairing", pairing, ("all", "matched"))
+    _one_of("pairing", pairing, ("all", "matched", None))
     _one_of("balance", balance, ("dataset", "prompt", None))
     if balance and OBJECTIVES[objective].format != "unpaired":
         raise typer.BadParameter("--balance is for ce and kto; pairs have one of each")
+    if pairing and OBJECTIVES[objective].format != "preference":
+        raise typer.BadParameter("--pairing is for dpo and nca; ce and kto read no pairs")
     if last_layers is not None and lora_rank is not None:
         raise typer.BadParameter("choose one of --last-layers and --lora-rank")
     accumulation = _accumulation(batch_size, micro_batch_size, PartialState().num_processes)
     _check_settings(output, settings, resume)
-    PartialState().wait_for_everyone()  # before the first process makes the folder
+    PartialState().wait_for_everyone()  # every process has looked before one makes the folder
+    _write_settings(output, settings)
     set_seed(seed)
     rows = _read(data, split, converter, limit, seed if shuffle else None)
     tokenizer = AutoTokenizer.from_pretrained(policy)
-    format = _format(tokenizer, separator, chat)
+    format = _format(tokenizer, "\n", chat)  # an outcome is of a whole response
     parts = split_by_prompt(rows, held_out, seed) if held_out else {"train": rows}
     dataset = _for_objective(parts["train"], objective, pairing, balance, seed)
     model = load_causal_lm(policy, torch.float32)  # full-precision weights, whatever the autocast
@@ -237,9 +242,6 @@ def train(
         processing_class=tokenizer,
         format=format,
     )
-    if trainer.is_world_process_zero():
-        output.mkdir(parents=True, exist_ok=True)
-        (output / SETTINGS).write_text(json.dumps(settings, indent=1), encoding="utf-8")
     if resume:
         console.print(f"going on from {last_complete_checkpoint(output) or 'the start'}")
     trainer.train(resume_from_checkpoint=resume)
@@ -250,6 +252,7 @@ def train(
         (output / "held_out.jsonl").unlink(missing_ok=True)  # of a run cut off while writing it
         append_jsonl(output / "held_out.jsonl", parts["test"])
         console.print(f"{len(parts['test'])} held-out rows: {output / 'held_out.jsonl'}")
+    _write_settings(output, settings | {"finished": "yes"})
     # Three times the size of the weights, and of no use once training has ended.
     for checkpoint in output.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
@@ -324,15 +327,17 @@ def _graded(row: dict[str, Any], rollouts: Sequence[Rollout]) -> Iterator[dict[s
 
 
 def _for_objective(
-    rows: datasets.Dataset, objective: str, pairing: str, balance: str | None, seed: int
+    rows: datasets.Dataset, objective: str, pairing: str | None, balance: str | None, seed: int
 ) -> datasets.Dataset:
     """The rows as the objective needs them; says how many prompts have both kinds of response."""
     if "chosen" in rows.column_names:
+        if pairing:
+            raise typer.BadParameter("--pairing is for unpaired rows; these are pairs already")
         return rows
     rows = check_format(rows, "unpaired")
     console.print(str(outcome_counts(rows)))
     if OBJECTIVES[objective].format == "preference":
-        return pair_responses(rows, pairing, seed)  # type: ignore[arg-type]
+        return pair_responses(rows, pairing or "all", seed)  # type: ignore[arg-type]
     return balance_labels(rows, balance) if balance else rows  # type: ignore[arg-type]
 
 
@@ -371,10 +376,20 @@ def _check_settings(output: Path, settings: dict[str, str], resume: bool) -> Non
     if not (output / SETTINGS).is_file():
         raise typer.BadParameter(f"there is no run to resume in {output}")
     before = json.loads((output / SETTINGS).read_text(encoding="utf-8"))
+    if "finished" in before:
+        raise typer.BadParameter(f"the run in {output} has finished; there is nothing to resume")
     changed = [name for name in settings if settings[name] != before.get(name)]
     if changed:
         differences = ", ".join(f"{n}: {before.get(n)} → {settings[n]}" for n in changed)
         raise typer.BadParameter(f"a resumed run keeps its settings; changed: {differences}")
+
+
+def _write_settings(output: Path, settings: dict[str, str]) -> None:
+    if PartialState().is_main_process:
+        output.mkdir(parents=True, exist_ok=True)
+        scratch = output / f"{SETTINGS}.new"
+        scratch.write_text(json.dumps(settings, indent=1), encoding="utf-8")
+        scratch.replace(output / SETTINGS)  # whole or not at all
 
 
 def _one_of(name: str, value: str | None, choices: Sequence[str | None]) -> None:

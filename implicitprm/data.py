@@ -18,7 +18,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -509,6 +509,7 @@ def add_mismatched(dataset: Dataset, seed: int) -> Dataset:
 
     KTO estimates KL(π_θ‖π_ref) on them. They are part of the data set, so that they do not depend
     on batches or processes: row by row, the next response of another prompt in one random order.
+    Every row is drawn from alike, whatever its weight.
     `finished` of that response becomes `KL_finished`.
 
     Raises ValueError where there is one prompt only.
@@ -519,7 +520,7 @@ def add_mismatched(dataset: Dataset, seed: int) -> Dataset:
     order = np.random.default_rng(seed).permutation(len(keys)).tolist()
     partner = [0] * len(keys)
     for place, row in enumerate(order):
-        following = chain(order[place + 1 :], order)
+        following = (order[(place + ahead) % len(order)] for ahead in range(1, len(order)))
         partner[row] = next(other for other in following if keys[other] != keys[row])
     mismatched = dataset.select(partner)
     dataset = _with_column(dataset, "KL_completion", mismatched["completion"])

@@ -74,7 +74,9 @@ OBJECTIVES: dict[str, Objective] = {
 
 @dataclass
 class ImplicitPRMConfig(TrainingArguments):
-    """TrainingArguments plus objective and β. The defaults are the paper's for an 8B model (§4.1).
+    """TrainingArguments plus objective and β.
+
+    The defaults are the paper's for an 8B model (§4.1), but for the floor of its cosine schedule.
 
     β multiplies a log-ratio in nats per *response*: small models and short responses need a larger
     one, see chapter 06.
@@ -116,8 +118,12 @@ class ImplicitPRMTrainer(Trainer):
     counts. Columns with reference log-probabilities (:func:`add_reference_logps`) are used where
     they are there.
 
+    KTO's reference point is estimated on the rows of one forward pass, over all processes: the
+    smaller ``per_device_train_batch_size``, the noisier and, being clamped at 0, the higher it is.
+
     A LoRA policy is ``peft.get_peft_model(model, LoraConfig(...))``. ``log.csv`` in the output
-    folder has a line per logged step; ``reward_right`` and ``reward_wrong`` are mean rewards.
+    folder has a line per logged step; ``reward_right`` and ``reward_wrong`` are mean rewards, each
+    row counted once.
 
     Raises ValueError where a row cannot be tokenised or is longer than the model's context, or a
     weight is not positive.
@@ -181,7 +187,8 @@ class ImplicitPRMTrainer(Trainer):
         labels, weights = inputs["labels"], inputs["weights"]  # (B)
         if self._objective == "kto":
             rewards, mismatched = self._kto_rewards(model, inputs)  # (B) each
-            # Over all processes: the estimate must not depend on how a batch is divided.
+            # Over all processes, and per forward pass: with gradient accumulation an update has
+            # several estimates of z, each of fewer responses.
             gathered = self.accelerator.gather(torch.stack([mismatched, weights], dim=1))
             point = kto_reference_point(*gathered.unbind(dim=1))
             loss = kto_loss(rewards, labels, point, weights)

@@ -413,7 +413,9 @@ def truth_of(row: dict[str, Any]) -> SolutionTruth:
 
 
 def test_unknown_files_are_named() -> None:
-    with pytest.raises(ValueError, match=r"no rollouts of 'early' for 'train'.*early \(test\)"):
+    with pytest.raises(
+        ValueError, match=r"no rollouts of 'early' for 'train'.*early \(test, test_unseen\)"
+    ):
         rollouts_path("early", "train")
     with pytest.raises(ValueError, match="no rollouts of 'weak'"):
         load_rollouts("weak", "test")

@@ -52,6 +52,7 @@ SWEEP: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 SEEDS = (0, 1, 2, 3, 4)
 N = 16
+PAIRING_SEED = 0
 MIN_TOLERANCE = 0.25
 #: Variant → objective, and how its rows are made from unpaired ones.
 VARIANTS: dict[str, tuple[str, str]] = {
@@ -73,13 +74,13 @@ RULE = f"best of {N}: reward, min over steps"
 MEASURED = (RULE, f"best of {N}: reward, sum over steps", "vote weighted by reward")
 
 
-def training_rows(variant: str, rollouts: Dataset, seed: int = 0) -> Dataset:
-    """The data set of a variant, made from unpaired rollouts."""
+def training_rows(variant: str, rollouts: Dataset) -> Dataset:
+    """The data set of a variant, made from unpaired rollouts; matched pairs are drawn once."""
     _, how = VARIANTS[variant]
     if how == "all pairs":
-        return pair_responses(rollouts, "all", seed)
+        return pair_responses(rollouts, "all", PAIRING_SEED)
     if how == "matched pairs":
-        return pair_responses(rollouts, "matched", seed)
+        return pair_responses(rollouts, "matched", PAIRING_SEED)
     if how == "balanced in the data set":
         return balance_labels(rollouts, "dataset")
     if how == "balanced by prompt":
