@@ -203,7 +203,6 @@ def train(
     accumulation = _accumulation(batch_size, micro_batch_size, PartialState().num_processes)
     _check_settings(output, settings, resume)
     PartialState().wait_for_everyone()  # every process has looked before one makes the folder
-    _write_settings(output, settings)
     set_seed(seed)
     rows = _read(data, split, converter, limit, seed if shuffle else None)
     tokenizer = AutoTokenizer.from_pretrained(policy)
@@ -217,6 +216,8 @@ def train(
         train_last_layers(model, last_layers)
     if lora_rank is not None:
         model = _with_lora(model, lora_rank)
+    # Bad data or a missing model leave no folder behind; from here on there is a run to resume.
+    _write_settings(output, settings)
     # Its name is about to change in transformers, which warns wherever it is set.
     memory: dict[str, Any] = {"gradient_checkpointing": True} if gradient_checkpointing else {}
     trainer = ImplicitPRMTrainer(

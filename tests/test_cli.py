@@ -356,6 +356,7 @@ def test_bad_input_is_named(data: Path, model: str, tmp_path: Path) -> None:
     ):
         said = run(*train_arguments(data, model, tmp_path / "t"), *options, fails=True)
         assert message in said
+    assert "line 25" in run(*train_arguments(broken, model, tmp_path / "t"), fails=True)
     assert not (tmp_path / "t").exists()
 
 

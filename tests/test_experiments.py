@@ -109,6 +109,10 @@ def test_a_grid_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyP
     # Nothing is left to do, and no worker is needed for it.
     assert grid.run_cells("g", config, cells, square, workers=1) == results
     assert (tmp_path / "calls").read_text().split() == calls
+    # A grid whose result is written is forgotten: a remake measures.
+    grid.forget_cells("g", config)
+    assert grid.run_cells("g", config, [{"x": 4}], square, workers=1)
+    assert (tmp_path / "calls").read_text().split().count("4") == 2
     # Another configuration starts anew.
     assert grid.run_cells("g", {"a": 2}, [{"x": 2}], square, workers=1)
     assert (tmp_path / "calls").read_text().split().count("2") == 2

@@ -34,10 +34,12 @@ def run_cells(
 
     Each result is written to SCRATCH when it is there, under a name that contains the hash of
     ``config``: the same command goes on after an interruption, and starts anew where anything in
-    the configuration has changed. Each worker is a process of its own that computes on one thread,
-    so results do not depend on their number. ``measure`` must be a function of a module.
+    the configuration has changed. Code is no part of it: after a change of code delete the file.
+    :func:`forget_cells` does so once the result is written. Each worker is a process of its own
+    that computes on one thread, so results do not depend on their number. ``measure`` must be a
+    function of a module.
     """
-    path = SCRATCH / f"{name}-{config_hash(config)}.jsonl"
+    path = _scratch(name, config)
     path.parent.mkdir(parents=True, exist_ok=True)
     done = {}
     if path.exists():
@@ -60,6 +62,15 @@ def run_cells(
             pool.shutdown(cancel_futures=True)  # or the rest would be measured, and lost
             raise
     return [dict(cell) | done[_key(json.dumps(cell))] for cell in cells]
+
+
+def forget_cells(name: str, config: Mapping[str, Any]) -> None:
+    """Delete the cells of a grid whose result is written, so that a remake measures them anew."""
+    _scratch(name, config).unlink(missing_ok=True)
+
+
+def _scratch(name: str, config: Mapping[str, Any]) -> Path:
+    return SCRATCH / f"{name}-{config_hash(config)}.jsonl"
 
 
 def _timed(measure: Callable[[Cell], dict[str, Any]], cell: Cell) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from implicitprm.arithmetic.measure import (
 )
 from implicitprm.data import balance_labels, pair_responses
 from implicitprm.evaluation import auroc, mean_interval, paired_difference
-from implicitprm.experiments.grid import run_cells
+from implicitprm.experiments.grid import forget_cells, run_cells
 from implicitprm.experiments.runs import EPOCHS, train_prm
 from implicitprm.experiments.store import save_result
 from implicitprm.rewards import ImplicitPRM
@@ -280,7 +280,8 @@ def main(
         for rate in rates
     ]
     validation = run_cells("objectives-validation", config, sweep, validate, workers)
-    config["chosen"] = chosen = choose(validation)
+    chosen = choose(validation)
+    swept, config = config, config | {"chosen": chosen}
     grid = [
         {"variant": variant, "seed": seed} | chosen[VARIANTS[variant][0]]
         for seed in SEEDS
@@ -306,6 +307,8 @@ def main(
         tolerances(runs, again),
         sum(cell["seconds"] for cell in (*validation, *measured)),
     )
+    forget_cells("objectives-validation", swept)
+    forget_cells("objectives", config)
 
 
 if __name__ == "__main__":
