@@ -60,18 +60,21 @@ def kto_reference_point(mismatched_rewards: Tensor, weights: Tensor | None = Non
     return _mean(mismatched_rewards, weights).clamp(min=0).detach()
 
 
-def step_label_loss(step_rewards: Tensor, step_labels: Tensor, step_mask: Tensor) -> Tensor:
-    """−(1/n) Σ_t log σ(l_t r_t) over the n steps of each response (arXiv 2412.01981, §5.3).
+def step_label_loss(
+    step_rewards: Tensor, step_labels: Tensor, step_mask: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """−(1/n) Σ_t [l_t log σ(r_t) + (1 − l_t) log σ(−r_t)] over the n steps of each response.
 
-    ``step_rewards``, ``step_labels`` (bool or 0/1) and ``step_mask`` (bool) are (B, S); a row needs
-    at least one step. The mean is over steps first and over responses second.
+    The paper's stage 2 (arXiv 2412.01981, §5.3) for labels 0 and 1; a soft label is a probability.
+    ``step_rewards``, ``step_labels`` (0 to 1) and ``step_mask`` (bool) are (B, S); a row needs at
+    least one step. The mean is over steps first and over responses second.
     """
     mask = step_mask.to(step_rewards.dtype)
     if (mask.sum(-1) == 0).any():
         raise ValueError("a response in the batch has no step")
-    signs = step_labels.to(step_rewards.dtype) * 2 - 1
-    per_step = -F.logsigmoid(signs * step_rewards) * mask
-    return (per_step.sum(-1) / mask.sum(-1)).mean()
+    labels = step_labels.to(step_rewards.dtype)
+    per_step = -(labels * F.logsigmoid(step_rewards) + (1 - labels) * F.logsigmoid(-step_rewards))
+    return _mean((per_step * mask).sum(-1) / mask.sum(-1), weights)
 
 
 def _mean(losses: Tensor, weights: Tensor | None) -> Tensor:

@@ -89,7 +89,7 @@ def training_rows(variant: str, rollouts: Dataset) -> Dataset:
 
 
 @cache
-def _prepared(variant: str) -> Dataset:
+def prepared(variant: str) -> Dataset:
     """The rows of a variant with their reference log-probabilities, once per process."""
     logging.disable_progress_bar()
     disable_progress_bar()
@@ -107,7 +107,7 @@ def _prepared(variant: str) -> Dataset:
 def train(cell: Mapping[str, Any]) -> ImplicitPRM:
     """Train the PRM of a cell."""
     return train_prm(
-        _prepared(cell["variant"]),
+        prepared(cell["variant"]),
         objective=VARIANTS[cell["variant"]][0],
         beta=cell["beta"],
         learning_rate=cell["learning_rate"],
@@ -235,7 +235,7 @@ def _without_problems(run: dict[str, Any]) -> dict[str, Any]:
 
 def training_cost(variant: str) -> dict[str, int]:
     """Rows of a variant, and the tokens that the policy reads per run, prompts included."""
-    dataset = _prepared(variant)
+    dataset = prepared(variant)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint_path("reasoner"))
     tokens = 0
     for response in OBJECTIVES[VARIANTS[variant][0]].responses:
