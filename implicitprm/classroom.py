@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import logsumexp
+from scipy.special import comb, logsumexp
 from torch import Tensor
 from torch.nn import functional as F
 
+from implicitprm.evaluation import best_of_n_accuracy, pass_at_n
 from implicitprm.logprobs import token_logps
 from implicitprm.losses import ce_loss, kto_loss, kto_reference_point
 from implicitprm.qvalues import soft_implicit_hard
@@ -620,6 +621,121 @@ KTO_LOSS = Exercise(
     },
 )
 
+# Chapter 07: best-of-n over all subsets.
+
+
+def _candidates_inputs(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
+    """Scores, all different, of M candidates (M), which of them are right (M), and n < M."""
+    count = int(rng.integers(4, 10))
+    correct = rng.random(count) < 0.5
+    correct[:2] = True, False
+    return rng.normal(0, 2, size=count), rng.permutation(correct), int(rng.integers(2, count))
+
+
+def _by_rank(
+    chance: Callable[[np.ndarray, int, int], np.ndarray],
+) -> Callable[[np.ndarray, np.ndarray, int], float]:
+    """The sum over right candidates of ``chance(rank, n, M)``, ranks from 1 for the lowest."""
+
+    def accuracy(scores: np.ndarray, correct: np.ndarray, n: int) -> float:
+        rank = scores.argsort().argsort() + 1
+        return float(chance(rank, n, len(scores))[correct].sum())
+
+    return accuracy
+
+
+def _best_of_n(scores: np.ndarray, correct: np.ndarray, n: int) -> float:
+    return float(best_of_n_accuracy(scores[None], correct[None], n)[0])
+
+
+BEST_OF_N = Exercise(
+    reference=_best_of_n,
+    inputs=_candidates_inputs,
+    trials=40,
+    mistakes={
+        "candidates are drawn with replacement: (k/M)^n counts sets that hold one of them twice": (
+            _by_rank(lambda k, n, m: (k / m) ** n - ((k - 1) / m) ** n)
+        ),
+        "the ranks are upside down: the highest score wins, not the lowest": (
+            lambda scores, correct, n: _best_of_n(-scores, correct, n)
+        ),
+        "the first n candidates are one subset; this is asked over all of them": (
+            lambda scores, correct, n: float(correct[scores[:n].argmax()])
+        ),
+        "this is the best of all candidates: n plays no part": (
+            lambda scores, correct, n: float(correct[scores.argmax()])
+        ),
+        "this is the share of right candidates: the scores play no part": (
+            lambda scores, correct, n: float(correct.mean())
+        ),
+        "this is the oracle, the chance that a right one is among the n; it also has to win": (
+            lambda scores, correct, n: float(pass_at_n(correct[None], n)[0])
+        ),
+        "C(k, n)/C(M, n) is the chance that the winner is among the k lowest; the chance that it "
+        "has rank k is less": _by_rank(lambda k, n, m: comb(k, n) / comb(m, n)),
+        "the winner is one of the n: the n − 1 others come from the k − 1 lower ones": (
+            _by_rank(lambda k, n, m: comb(k - 1, n) / comb(m, n))
+        ),
+    },
+)
+
+# Chapter 08: AutoPSV's labels.
+
+
+def _confidence_inputs(rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
+    """Confidence after each step (S), the share of right solutions, and a threshold below 0."""
+    confidence = rng.uniform(0.02, 0.98, size=int(rng.integers(3, 9)))
+    return confidence, float(rng.uniform(0.3, 0.9)), float(rng.uniform(-0.7, -0.3))
+
+
+def _autopsv(change: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[..., np.ndarray]:
+    """Labels where ``change(before, after)`` below the threshold makes all that follows wrong."""
+
+    def labels(confidence: np.ndarray, prior: float, threshold: float) -> np.ndarray:
+        before = np.concatenate([[prior], confidence[:-1]])
+        return ~np.logical_or.accumulate(change(before, confidence) < threshold)
+
+    return labels
+
+
+_autopsv_labels = _autopsv(lambda before, after: (after - before) / before)
+
+
+def _autopsv_each(confidence: np.ndarray, prior: float, threshold: float) -> np.ndarray:
+    before = np.concatenate([[prior], confidence[:-1]])
+    return (confidence - before) / before >= threshold
+
+
+def _autopsv_first_free(confidence: np.ndarray, prior: float, threshold: float) -> np.ndarray:
+    return _autopsv_labels(confidence, float(confidence[0]), threshold)
+
+
+AUTOPSV_LABELS = Exercise(
+    reference=_autopsv_labels,
+    inputs=_confidence_inputs,
+    trials=40,
+    mistakes={
+        "the change is absolute: divide it by the confidence before the step": (
+            _autopsv(lambda before, after: after - before)
+        ),
+        "it is divided by the confidence after the step: relative to what it was before": (
+            _autopsv(lambda before, after: (after - before) / after)
+        ),
+        "the steps after a wrong one count as right again: they stand on a wrong state": (
+            _autopsv_each
+        ),
+        "the first step can never be wrong: its change is measured from the prior": (
+            _autopsv_first_free
+        ),
+        "the labels are upside down: True is a step that is right": (
+            lambda confidence, prior, threshold: ~_autopsv_labels(confidence, prior, threshold)
+        ),
+        "this compares the confidence itself with a level; AutoPSV looks at its change": (
+            lambda confidence, prior, threshold: confidence >= 0.5
+        ),
+    },
+)
+
 #: Every exercise of the chapters by the name of the function that the learner writes.
 EXERCISES: dict[str, Exercise] = {
     "weighted_vote": WEIGHTED_VOTE,
@@ -629,4 +745,6 @@ EXERCISES: dict[str, Exercise] = {
     "step_ends": STEP_ENDS,
     "ce_loss": CE_LOSS,
     "kto_loss": KTO_LOSS,
+    "best_of_n": BEST_OF_N,
+    "autopsv_labels": AUTOPSV_LABELS,
 }

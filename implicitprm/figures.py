@@ -833,3 +833,342 @@ def vote_by_beta(
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     axes.spines[["right", "top"]].set_visible(False)
     return figure
+
+
+# ---- Chapter 07 -------------------------------------------------------------------------------
+
+#: How the ways to choose are drawn in chapter 07: in the colours of ``SELECTION_STYLE``, and more.
+CURVE_STYLE: dict[str, dict[str, Any]] = SELECTION_STYLE | {
+    # another marker than that of log π_ref, which may stand beside it
+    "reward, sum over steps": STYLE["policy"] | {"linestyle": "--", "marker": "v"},
+    "log π_θ alone": STYLE["soft"] | {"linestyle": "-.", "marker": "x"},
+    "chance": {"color": "0.6", "linestyle": "-.", "marker": ""},
+}
+
+
+def curve_panels(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]],
+    ns: Sequence[int],
+    title: str,
+) -> Figure:
+    """Accuracy (%) against the number of candidates N, one panel a world, 95% intervals as bands.
+
+    ``panels[world]`` maps a name of ``CURVE_STYLE`` to (value, low, high) at each N.
+    """
+    figure = Figure(figsize=(min(9.6, 4.0 * len(panels)), 3.9), layout="constrained")
+    figure.suptitle(title)
+    columns = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (world, curves) in zip(columns, panels.items(), strict=True):
+        for name, points in curves.items():
+            value, low, high = np.array(points).T
+            style = CURVE_STYLE[name]
+            axes.plot(ns, value, **style, markersize=4.5, linewidth=1.4, label=name)
+            axes.fill_between(ns, low, high, color=style["color"], alpha=0.13, linewidth=0)
+        axes.set(xscale="log", title=world, xlabel="candidates N")
+        _plain_ticks(axes.xaxis, ns)
+        axes.spines[["right", "top"]].set_visible(False)
+    columns[0].set_ylabel("problems answered right (%)")
+    handles, labels = columns[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def headroom(
+    ref_logps: FloatArray,
+    rewards: FloatArray,
+    right: FloatArray,
+    weights: FloatArray,
+    title: str,
+    beta: float = 1.0,
+) -> Figure:
+    """The reward of each solution (β · nats) against −log π_ref (nats), one panel an outcome.
+
+    The area of a mark is the ``weight``, how often the solution was drawn. The line is the ceiling:
+    log π_θ cannot be above 0, so r ≤ −β log π_ref. The farthest hundredth of the solutions lies
+    outside the frame. All are (N).
+    """
+    figure = Figure(figsize=(7.4, 3.5), layout="constrained")
+    figure.suptitle(title)
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    nats = -np.asarray(ref_logps)
+    for axes, outcome in zip(panels, ("correct", "wrong"), strict=True):
+        own = np.asarray(right, dtype=bool) == (outcome == "correct")
+        style = {"color": STYLE[outcome]["color"], "marker": STYLE[outcome]["marker"]}
+        axes.scatter(nats[own], rewards[own], s=2 * weights[own], **style, linewidths=0)
+        ends = np.array([0.0, float(nats.max())])
+        axes.plot(ends, beta * ends, **_line("reference"), linewidth=1.4, label="ceiling")
+        axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+        axes.set(title=f"{outcome} solutions", xlabel="−log π_ref of the solution (nats)")
+        axes.spines[["right", "top"]].set_visible(False)
+    right_end, low = float(np.quantile(nats, 0.99)), float(np.quantile(rewards, 0.01))
+    panels[0].set(xlim=(-0.3, right_end), ylim=(low, 1.15 * float(rewards.max())))
+    panels[0].set_ylabel("reward, sum over steps (β · nats)")
+    panels[0].legend(loc="lower right", frameon=False)
+    return figure
+
+
+def noise_by_chance(
+    bins: Mapping[str, Sequence[tuple[float, float]]],
+    left: Mapping[str, Sequence[tuple[float, float, float]]],
+    right: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]],
+    title: str,
+) -> Figure:
+    """Step rewards by the chance π_ref that the reference gave the step, with 95% intervals.
+
+    ``bins`` are (low, high) of π_ref for valid ("correct") and "wrong" steps. Left: their mean
+    reward (β · nats), (value, low, high) a bin. Right: standard deviations by kind of spread, drawn
+    filled or hollow in the order given.
+    """
+    figure = Figure(figsize=(9.0, 3.7), layout="constrained")
+    figure.suptitle(title)
+    one, two = figure.subplots(1, 2, sharex=True)
+    names = {"correct": "valid steps", "wrong": "wrong steps"}
+    for outcome, edges in bins.items():
+        x = [np.sqrt(max(low, 3e-4) * high) for low, high in edges]
+        _bars(one, x, left[outcome], STYLE[outcome], names[outcome])
+        for spread, fill in zip(right[outcome], ("full", "none"), strict=True):
+            style = STYLE[outcome] | {"fillstyle": fill}
+            _bars(two, x, right[outcome][spread], style, f"{names[outcome]}, {spread}")
+    chances = np.geomspace(3e-4, 1, 50)
+    one.plot(chances, -np.log(chances), **_line("reference"), linewidth=1.2, label="ceiling, β = 1")
+    one.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+    one.set_ylabel("mean step reward (β · nats)")
+    two.set(ylabel="standard deviation (β · nats)", ylim=(0, None))
+    for axes in (one, two):
+        axes.set(xscale="log", xlabel="π_ref of the step")
+        _plain_ticks(axes.xaxis, (0.001, 0.01, 0.1, 1))
+        axes.legend(frameon=False, fontsize=8.5)
+        axes.spines[["right", "top"]].set_visible(False)
+    return figure
+
+
+def _bars(
+    axes: Axes,
+    x: Sequence[float],
+    points: Sequence[tuple[float, float, float]],
+    style: Mapping[str, Any],
+    label: str,
+) -> None:
+    value, low, high = np.array(points).T
+    axes.errorbar(x, value, yerr=(value - low, high - value), **style, markersize=5, linewidth=1.2,
+                  elinewidth=0.9, label=label)  # fmt: skip
+
+
+#: Which candidates are dropped: the rule, and what drops as many.
+DROP_STYLE: dict[str, dict[str, Any]] = {
+    "a rare step": STYLE["policy"],
+    "as many rare solutions": STYLE["reference"],
+    "as many right and wrong at random": STYLE["hard"],
+    "as many at random": {"color": "0.6", "marker": "v", "linestyle": ":"},
+}
+
+
+def drop_curves(
+    epsilons: Sequence[float],
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]],
+    levels: Mapping[str, Mapping[str, float]],
+    title: str,
+) -> Figure:
+    """Accuracy (%) at one N by the threshold ε below which a step is rare, one panel a rule.
+
+    ``panels[rule]`` maps a name of ``DROP_STYLE`` to (value, low, high) at each ε;
+    ``levels[rule]`` are accuracies with nothing dropped, by name: horizontal lines.
+    """
+    figure = Figure(figsize=(8.4, 4.0), layout="constrained")
+    figure.suptitle(title)
+    columns = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (rule, curves) in zip(columns, panels.items(), strict=True):
+        for linestyle, (name, level) in zip(("-", "--", ":"), levels[rule].items(), strict=False):
+            axes.axhline(level, color="0.75", linestyle=linestyle, label=name, zorder=0)
+        for name, points in curves.items():
+            _bars(axes, epsilons, points, DROP_STYLE[name], f"dropped: {name}")
+        axes.set(xscale="log", title=rule, xlabel="ε, smallest π_ref that a step may have")
+        _plain_ticks(axes.xaxis, epsilons)
+        axes.spines[["right", "top"]].set_visible(False)
+    columns[0].set_ylabel("problems answered right (%)")
+    handles, labels = columns[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def alone_and_in_vote(
+    panels: Mapping[str, tuple[Mapping[str, tuple[float, float]], float]], title: str
+) -> Figure:
+    """Accuracy (%) of each objective's reward alone and in a weighted vote, one panel a source.
+
+    Each panel is ({objective: (alone, in the vote)}, accuracy of the majority vote).
+    """
+    figure = Figure(figsize=(9.0, 3.4), layout="constrained")
+    figure.suptitle(title)
+    columns = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (source, (pairs, majority)) in zip(columns, panels.items(), strict=True):
+        axes.axvline(majority, color="0.55", linestyle="--", linewidth=1.2, label="majority vote")
+        for row, (alone, voted) in enumerate(pairs.values()):
+            axes.annotate("", (voted, row), (alone, row), arrowprops={"arrowstyle": "->"})
+            for value, name in (
+                (alone, "reward, min over steps"),
+                (voted, "vote weighted by reward"),
+            ):
+                axes.plot(value, row, SELECTION_STYLE[name]["marker"],
+                          color=SELECTION_STYLE[name]["color"],
+                          label=name if row == 0 else None)  # fmt: skip
+        axes.set_yticks(range(len(pairs)), list(pairs))
+        axes.invert_yaxis()
+        axes.set(title=source, xlabel="problems answered right (%)")
+        axes.margins(0.1, 0.15)
+        axes.spines[["right", "top"]].set_visible(False)
+    handles, labels = columns[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+# ---- Chapter 08 -------------------------------------------------------------------------------
+
+#: Where step labels come from, told apart by marker and line style; green is the truth.
+LABEL_STYLE: dict[str, dict[str, Any]] = {
+    "outcome at every step": {"color": "0.45", "marker": "P", "linestyle": ":"},
+    "Math-Shepherd, soft": {"color": "#56B4E9", "marker": "v", "linestyle": "-."},
+    "Math-Shepherd, hard": {"color": "#E69F00", "marker": "^", "linestyle": "--"},
+    "AutoPSV": {"color": "0.0", "marker": "D", "linestyle": "-"},
+    "true labels": {"color": "#009E73", "marker": "o", "linestyle": "-"},
+}
+
+
+def label_accuracy(
+    completions: Sequence[int],
+    by_completions: Mapping[str, Sequence[float]],
+    by_depth: Mapping[str, Sequence[tuple[float, float, float]]],
+    title: str,
+) -> Figure:
+    """Share of step labels (%) that agree with the truth, by K and by depth of the step.
+
+    Both map a name of ``LABEL_STYLE`` to values: one per K of ``completions``, or one number for
+    labels without completions; and (value, low, high) per depth, the first step being 1.
+    """
+    figure = Figure(figsize=(9.6, 4.0), layout="constrained")
+    figure.suptitle(title)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for name, values in by_completions.items():
+        style = LABEL_STYLE[name] | {"linewidth": 1.8}
+        flat = len(values) == 1
+        y = list(values) * len(completions) if flat else values
+        left.plot(completions, y, **style | ({"marker": ""} if flat else {}), label=name)
+    left.set_xscale("log", base=2)
+    left.set_xticks(list(completions), [str(k) for k in completions])
+    left.set(xlabel="completions of each prefix, K", ylabel="labels that agree with the truth (%)")
+    for shift, (name, points) in enumerate(by_depth.items()):
+        value, low, high = np.array(points).T
+        depth = np.arange(1, len(value) + 1) + 0.08 * (shift - len(by_depth) / 2)
+        right.errorbar(
+            depth, value, yerr=(value - low, high - value), **LABEL_STYLE[name], elinewidth=1
+        )
+    right.set(xlabel="step of the solution")
+    for axes in (left, right):
+        axes.spines[["right", "top"]].set_visible(False)
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def label_bias(
+    completions: Sequence[int],
+    curves: Mapping[str, Sequence[float]],
+    expected: Sequence[float],
+    truth: float,
+    title: str,
+) -> Figure:
+    """Mean label of a prefix against K: soft, hard, and what 1 − (1 − Q)^K says of the hard one.
+
+    ``curves`` maps a name of ``LABEL_STYLE`` to a value per K; ``truth`` is the mean true Q.
+    """
+    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+    axes = figure.subplots()
+    for name, values in curves.items():
+        axes.plot(completions, values, **LABEL_STYLE[name], label=f"{name}: mean label")
+    axes.plot(
+        completions, expected, color="0.3", linestyle="none", marker="x", label="1 − (1 − Q)ᴷ"
+    )
+    axes.axhline(truth, color=STYLE["correct"]["color"], linewidth=1.2, label="mean true Q")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(list(completions), [str(k) for k in completions])
+    axes.set(xlabel="completions of each prefix, K", ylabel="mean over prefixes")
+    figure.suptitle(title)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    axes.spines[["right", "top"]].set_visible(False)
+    return figure
+
+
+def cost_against_accuracy(
+    methods: Mapping[str, tuple[float, tuple[float, float, float], str]],
+    levels: Mapping[str, float],
+    title: str,
+) -> Figure:
+    """Accuracy (%) with its interval against FLOPs in units of CE's, a point a method.
+
+    ``methods`` maps a name to (cost, (value, low, high), style), style a name of ``STYLE`` or
+    ``LABEL_STYLE``; ``levels`` are accuracies that cost nothing to train.
+    """
+    figure = Figure(figsize=(9.0, 4.8), layout="constrained")
+    axes = figure.subplots()
+    styles = STYLE | LABEL_STYLE
+    dearest = max(cost for cost, _, _ in methods.values())
+    for name, (cost, (value, low, high), style) in methods.items():
+        axes.errorbar(
+            cost,
+            value,
+            yerr=[[value - low], [high - value]],
+            **styles[style] | {"linestyle": "none"},
+            elinewidth=1,
+        )
+        # Below its mark where another one of equal cost stands just above; inwards elsewhere.
+        others = [v[0] for n, (c, v, _) in methods.items() if n != name and c == cost]
+        lowered = any(0 < other - value < 2 for other in others)
+        right = cost in (dearest, min(c for c, _, _ in methods.values()))
+        axes.annotate(
+            name,
+            (cost, value),
+            xytext=(7 if right else -7, -9 if lowered else 3),
+            textcoords="offset points",
+            ha="left" if right else "right",
+            fontsize=8,
+        )
+    for (name, value), linestyle in zip(levels.items(), ("-", "--", ":"), strict=False):
+        axes.axhline(value, color="0.6", linewidth=1, linestyle=linestyle, zorder=0, label=name)
+    axes.set(xlabel="FLOPs of labels and training, in units of CE's, without the rollouts")
+    axes.set(ylabel="problems answered right (%)", title=title)
+    axes.margins(x=0.3)
+    axes.legend(loc="lower left", frameon=False)
+    axes.spines[["right", "top"]].set_visible(False)
+    return figure
+
+
+def cost_ratios(
+    steps: Sequence[int],
+    measured: Mapping[str, Sequence[float]],
+    formula: Mapping[str, Sequence[float]],
+    stated: float,
+    title: str,
+) -> Figure:
+    """Math-Shepherd's FLOPs divided by CE's against the number of steps; log scale.
+
+    ``measured`` and ``formula`` map a way of counting to a ratio per number of ``steps``;
+    ``stated`` is the paper's ratio.
+    """
+    figure = Figure(figsize=(7.6, 4.0), layout="constrained")
+    axes = figure.subplots()
+    for (name, values), marker in zip(measured.items(), ("o", "s"), strict=False):
+        axes.plot(steps, values, color="0.0", marker=marker, label=f"measured, {name}")
+    for (name, values), linestyle in zip(formula.items(), ("--", ":"), strict=False):
+        axes.plot(steps, values, color="0.45", linestyle=linestyle, label=name)
+    axes.axhline(stated, color=STYLE["wrong"]["color"], linewidth=1.5, linestyle="-.")
+    axes.annotate(f"paper: {stated}", (steps[0], stated), xytext=(0, -12),
+                  textcoords="offset points", fontsize=9)  # fmt: skip
+    axes.set(yscale="log", xlabel="operations of a problem")
+    figure.suptitle(title)
+    axes.set_ylabel("FLOPs, Math-Shepherd / CE")
+    axes.set_xticks(list(steps))
+    axes.set_yticks([1, 2, 5, 10, 20, 40], ["1", "2", "5", "10", "20", "40"])
+    axes.minorticks_off()
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    axes.spines[["right", "top"]].set_visible(False)
+    return figure

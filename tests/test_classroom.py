@@ -17,6 +17,7 @@ from implicitprm import Solution, classroom
 from implicitprm.arithmetic import ARITHMETIC_FORMAT
 from implicitprm.arithmetic.tokenizer import build_tokenizer
 from implicitprm.classroom import EXERCISES, SIGNS, check, compare, predict, sign
+from implicitprm.comparisons.autopsv import autopsv_labels
 from implicitprm.steps import encode
 
 # ---- predict and compare --------------------------------------------------------------------
@@ -156,6 +157,11 @@ def other_kto_loss(rewards: Tensor, labels: Tensor, mismatched: Tensor) -> float
     return sum(losses) / len(losses)
 
 
+def other_best_of_n(scores: np.ndarray, correct: np.ndarray, n: int) -> float:
+    subsets = list(itertools.combinations(range(len(scores)), n))
+    return sum(bool(correct[max(s, key=lambda i: scores[i])]) for s in subsets) / len(subsets)
+
+
 CORRECT: dict[str, Callable[..., Any]] = {
     "weighted_vote": other_weighted_vote,
     "token_logps": other_token_logps,
@@ -164,6 +170,8 @@ CORRECT: dict[str, Callable[..., Any]] = {
     "step_ends": other_step_ends,
     "ce_loss": other_ce_loss,
     "kto_loss": other_kto_loss,
+    "best_of_n": other_best_of_n,
+    "autopsv_labels": autopsv_labels,
 }
 
 
@@ -274,6 +282,15 @@ def rewards_of(policy: Tensor, ref: Tensor, mask: Tensor, beta: float) -> Tensor
     return beta * (policy - ref) * mask
 
 
+def before(confidence: np.ndarray, prior: float) -> np.ndarray:
+    return np.array([prior, *confidence[:-1]])
+
+
+def first_fall(change: np.ndarray, threshold: float) -> np.ndarray:
+    fallen = np.flatnonzero(change < threshold)
+    return np.arange(len(change)) < (fallen[0] if len(fallen) else len(change))
+
+
 WRONG: list[tuple[str, Callable[..., Any], str]] = [
     ("weighted_vote", scores(sum), "the steps are summed"),
     ("weighted_vote", scores(np.mean), "the steps are averaged"),
@@ -348,7 +365,31 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
     ("kto_loss", lambda r, y, m: -torch.log(torch.where(y, r - z_of(m), z_of(m) - r).sigmoid())
      .mean(), "as CE does"),
     ("kto_loss", lambda r, y, m: kto_by(r, y, z_of(m)) ** 2, "in no way that this check knows"),
+    ("best_of_n", lambda s, c, n: with_replacement(s, c, n), "with replacement"),
+    ("best_of_n", lambda s, c, n: other_best_of_n(-s, c, n), "upside down"),
+    ("best_of_n", lambda s, c, n: c[np.argmax(s[:n])], "the first n candidates"),
+    ("best_of_n", lambda s, c, n: other_best_of_n(s, c, len(s)), "n plays no part"),
+    ("best_of_n", lambda s, c, n: sum(c) / len(c), "the scores play no part"),
+    ("best_of_n", lambda s, c, n: 1 - math.comb(int((~c).sum()), n) / math.comb(len(c), n),
+     "this is the oracle"),
+    ("best_of_n", lambda s, c, n: sum(math.comb(int((s <= x).sum()), n) for x in s[c])
+     / math.comb(len(s), n), "among the k lowest"),
+    ("best_of_n", lambda s, c, n: sum(math.comb(int((s < x).sum()), n) for x in s[c])
+     / math.comb(len(s), n), "the n − 1 others"),
+    ("best_of_n", lambda s, c, n: [float(x) for x in c], "returns shape"),
+    ("best_of_n", lambda s, c, n: n / len(s) + 1, "in no way that this check knows"),
+    ("autopsv_labels", lambda f, p, t: first_fall(f - before(f, p), t), "is absolute"),
+    ("autopsv_labels", lambda f, p, t: first_fall(1 - before(f, p) / f, t), "after the step"),
+    ("autopsv_labels", lambda f, p, t: f / before(f, p) - 1 >= t, "right again"),
+    ("autopsv_labels", lambda f, p, t: autopsv_labels(f, f[0], t), "can never be wrong"),
+    ("autopsv_labels", lambda f, p, t: np.invert(autopsv_labels(f, p, t)), "upside down"),
+    ("autopsv_labels", lambda f, p, t: f >= 0.5, "with a level"),
 ]  # fmt: skip
+
+
+def with_replacement(scores: np.ndarray, correct: np.ndarray, n: int) -> float:
+    at_most = np.array([(scores <= x).mean() for x in scores])
+    return float(((at_most**n - (at_most - 1 / len(scores)) ** n) * correct).sum())
 
 
 def kto_by(rewards: Tensor, labels: Tensor, z: Any) -> Tensor:

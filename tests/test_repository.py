@@ -54,17 +54,13 @@ CORE = (
     "cli",
 )
 #: Beside the core: these import it, and it never imports them.
-BESIDE = ("arithmetic", "experiments", "smollm2")
+BESIDE = ("arithmetic", "comparisons", "experiments", "smollm2")
 #: For the chapters, beside the method: they grow by a figure or an exercise with every chapter.
 TEACHING = ("figures", "classroom")
 #: Lines of code of the rest of the core, without blank lines, comments and docstrings.
 CORE_LINES = 2500
 #: Public names that wait for their chapter: what the next chapters are announced to need.
 WAITING = {
-    "losses.step_label_loss",
-    "selection.best_of_n",
-    "selection.answer_key",
-    "evaluation.rank_correlation",
     "classroom.Prediction",
 }
 

@@ -44,6 +44,7 @@ WORLDS = {
     "early": ("early", "min_p", ("test", "test_unseen")),
     "strong": ("strong", "min_p", ("test", "test_unseen")),
     "control": ("control", "min_p", ("train", "test")),
+    "control_full": ("control", "full", ("train", "test")),
 }
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 
 from implicitprm.arithmetic.problems import Problem, check_solution
 from implicitprm.arithmetic.split import unseen_facts
@@ -48,14 +49,19 @@ def candidate_grid(rows: Dataset) -> np.ndarray:
     return np.array(list(grid.values()))
 
 
+def inside_world(tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> list[bool]:
+    """Which rows can be read again: each number of the completion is a word of the vocabulary."""
+    words = tokenizer.get_vocab()
+    return [all(word in words for word in re.findall(r"\d+", text)) for text in rows["completion"]]
+
+
 def score_rows(prm: ImplicitPRM, rows: Dataset) -> list[ScoredSolution | None]:
     """Score shipped rollouts, whose steps stand in the column ``steps``.
 
     None for a text outside this world, such as the number 5544 out of two adjacent tokens; a
     generator writes one in some thousand.
     """
-    words = prm.tokenizer.get_vocab()
-    known = [all(word in words for word in re.findall(r"\d+", row["completion"])) for row in rows]
+    known = inside_world(prm.tokenizer, rows)
     scored = iter(
         prm.score_solutions(
             [

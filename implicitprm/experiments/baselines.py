@@ -67,7 +67,7 @@ from implicitprm.experiments.store import load_result, save_result
 from implicitprm.experiments.verifier import load_confidence
 from implicitprm.rewards import ImplicitPRM, sum_by_step
 
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1, 2, 3, 4)
 N = (4, 16, 64)
 COMPLETIONS = 8  # of each prefix, as Math-Shepherd and the paper have it
 RESAMPLES = 200
@@ -781,9 +781,9 @@ def main(
         for cell in grid_cells(chosen, SEEDS[:1])
         if cell["method"] in AGAIN
     ]
-    grid = [*untrained, *grid_cells(chosen, SEEDS)]
-    measured = run_cells("baselines", config, [*grid, *elsewhere], measure, workers)
-    runs, again = measured[: len(grid)], measured[len(grid) :]
+    grid = [*elsewhere, *untrained, *grid_cells(chosen, SEEDS)]
+    measured = run_cells("baselines", config, grid, measure, workers)
+    again, runs = measured[: len(elsewhere)], measured[len(elsewhere) :]
     cells = [
         {"part": "validation" if "method" in cell else "competence"} | cell for cell in validation
     ]

@@ -28,3 +28,15 @@ TABLE_1: dict[str, dict[str, tuple[float, float, float]]] = {
 }
 #: Accuracy of one response of each generator of Table 1 (%).
 PASS_AT_1 = {"Mistral 7B": 9.6, "Llama 3.1 8B": 44.6, "Llama 3.1 70B": 63.2}
+#: Figure 3: accuracy (%) averaged over the nine columns of Table 1, of the reward
+#: model alone and of a vote weighted by it.
+FIGURE_3 = {"KTO": (45.7, 50.4), "NCA": (49.4, 51.8), "DPO": (50.4, 51.5), "CE": (48.4, 51.9)}
+#: Figure 3, the majority vote without a reward model (about).
+FIGURE_3_MAJORITY = 49.1
+#: §5: ratios of FLOPs that the paper states, at 2, 4 and 8 responses per instruction.
+COMPUTE_RATIOS: dict[str, tuple[float, float, float]] = {
+    "Math-Shepherd / CE": (38.8, 38.6, 38.8),
+    "Math-Shepherd / DPO": (146.5, 49.9, 21.3),
+    "AutoPSV / CE": (4.3, 4.2, 4.3),
+    "DPO / CE": (0.3, 0.8, 1.8),
+}
