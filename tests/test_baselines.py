@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from implicitprm.arithmetic import checkpoint_path, load_rollouts
+from implicitprm import ImplicitPRM
+from implicitprm.arithmetic import ARITHMETIC_FORMAT, checkpoint_path, load_rollouts
+from implicitprm.arithmetic.measure import score_rows
 from implicitprm.arithmetic.values import load_values
 from implicitprm.evaluation import first_error_scores
 from implicitprm.experiments import baselines, paper, runs, store, verifier
@@ -20,6 +22,7 @@ from implicitprm.experiments.baselines import (
     STEP_METHODS,
     UNTRAINED,
 )
+from implicitprm.rewards import sum_by_step
 
 # ---- Labels ---------------------------------------------------------------------------------
 
@@ -82,6 +85,27 @@ def test_scores_that_add_up() -> None:
     assert judged.values[1] is None
     assert judged.by_min.tolist() == [-2.0, -np.inf]
     assert judged.by_sum.tolist() == judged.vote.tolist() == [-0.5, -np.inf]
+
+
+def test_a_log_ratio_is_scored_as_its_step_rewards() -> None:
+    """With the reference the PRM's own step rewards; without it log π_θ of the steps."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint_path())
+    policy = AutoModelForCausalLM.from_pretrained(checkpoint_path("strong")).eval()
+    reference = AutoModelForCausalLM.from_pretrained(checkpoint_path()).eval()
+    prm = ImplicitPRM(policy, reference, tokenizer, 0.5, ARITHMETIC_FORMAT)
+    rows = load_rollouts("reasoner", "test").select(range(5))
+    judged, alone = (baselines.by_log_ratio(prm, rows, with_reference=w) for w in (True, False))
+    for number, scored in enumerate(score_rows(prm, rows)):
+        steps, logps = judged.steps[number], alone.steps[number]
+        assert scored is not None
+        assert steps is not None
+        assert logps is not None
+        np.testing.assert_allclose(steps, scored.step_rewards, atol=1e-5)
+        assert judged.by_min[number] == pytest.approx(scored.step_rewards.min(), abs=1e-5)
+        assert judged.vote[number] == pytest.approx(scored.outcome, abs=1e-4)
+        np.testing.assert_allclose(
+            logps, sum_by_step(scored.policy_logps, scored.step_ends), atol=1e-4
+        )
 
 
 def test_first_error_f1_of_known_predictions() -> None:
@@ -168,15 +192,13 @@ def test_the_papers_ratios_fit_together() -> None:
 # ---- Choice, summaries, tolerance -----------------------------------------------------------
 
 
-def test_the_best_rate_of_each_head_is_chosen() -> None:
+def test_the_best_rate_of_each_method_is_chosen() -> None:
     cells = [
-        {"method": "ORM", "learning_rate": rate, "accuracy": accuracy}
-        for rate, accuracy in ((5e-4, 60.0), (1e-3, 70.0), (2e-3, 65.0))
+        {"method": method, "learning_rate": rate, "accuracy": accuracy}
+        for method in STEP_METHODS
+        for rate, accuracy in ((5e-4, 60.0), (1e-3, 70.0), (2e-3, 65.0 + 10 * (method == "ORM")))
     ]
-    chosen = baselines.choose(cells)
-    assert chosen["ORM"] == 1e-3
-    assert set(chosen) == set(STEP_METHODS)
-    assert chosen["log-ratio, AutoPSV"] == baselines.STEP_RATE
+    assert baselines.choose(cells) == dict.fromkeys(STEP_METHODS, 1e-3) | {"ORM": 2e-3}
 
 
 def made_up_runs() -> list[dict[str, Any]]:
@@ -252,17 +274,33 @@ def test_rates_are_the_best_on_validation(stored: dict[str, Any]) -> None:
 
 
 def test_only_competent_architectures_are_compared(stored: dict[str, Any]) -> None:
-    """On true labels: what is in the table reaches .9 on held-out steps, the refused do not."""
+    """On true labels: what is in the table reaches .9 on validation steps, the refused do not."""
     refused = [cell["auroc"] for cell in part(stored, "competence")]
     assert max(refused) < baselines.COMPETENT
+    chosen = stored["config"]["chosen"]
+    for method in ("head, true labels", "log-ratio, true labels"):
+        (cell,) = (
+            cell
+            for cell in part(stored, "validation")
+            if (cell["method"], cell["learning_rate"]) == (method, chosen[method])
+        )
+        assert cell["auroc"] > baselines.COMPETENT
     for run in part(stored, "run"):
         if run["method"] in ("head, true labels", "log-ratio, true labels"):
             assert run["generators"]["reasoner"]["auroc"]["seen"][0] > baselines.COMPETENT
 
 
 def test_levels_and_costs_are_recomputed(stored: dict[str, Any]) -> None:
-    assert part(stored, "levels") == baselines.level_cells()
-    assert part(stored, "cost") == baselines.cost_cells()
+    for ours, theirs in zip(part(stored, "levels"), baselines.level_cells(), strict=True):
+        assert ours["rows"].keys() == theirs["rows"].keys()
+        for name, interval in ours["rows"].items():
+            assert interval == pytest.approx(theirs["rows"][name], abs=0.3)
+            assert interval[0] == pytest.approx(theirs["rows"][name][0], abs=0.011)
+    for ours, theirs in zip(part(stored, "cost"), baselines.cost_cells(), strict=True):
+        assert {k: v for k, v in ours.items() if k != "flops"} == {
+            k: v for k, v in theirs.items() if k != "flops"
+        }
+        assert ours["flops"] == pytest.approx(theirs["flops"])
 
 
 def test_what_needs_no_training_is_recomputed(stored: dict[str, Any]) -> None:

@@ -512,6 +512,15 @@ def test_bad_rows_are_named(
         trainer_of(ConfidenceHead(tiny_llama(0)), stepwise(labels, weights), tokenizer)
 
 
+def test_no_rows_and_stray_log_probabilities_are_errors(tokenizer: PreTrainedTokenizerFast) -> None:
+    rows, head = stepwise([[1, 0, 0], [1, 0, 1, 1, 0]]), ConfidenceHead(tiny_llama(0))
+    with pytest.raises(ValueError, match="no rows"):
+        trainer_of(head, rows.select([]), tokenizer)
+    short = rows.add_column("ref_step_logps", [[-1.0, -1.0], [-1.0] * 5])
+    with pytest.raises(ValueError, match="row 0: 2 ref_step_logps for 3 steps"):
+        trainer_of(head, short, tokenizer)
+
+
 def test_a_soft_label_is_where_the_loss_is_least() -> None:
     """The minimum over a step's reward of its cross-entropy with label l lies at logit l."""
     for label in (0.1, 0.5, 0.8):

@@ -33,9 +33,9 @@ SAMPLING = replace(MIN_P, max_new_tokens=48)
 
 @dataclass(frozen=True)
 class ValueSet:
-    """Whose rollouts are completed: the first ``rows`` distinct ones of the first ``problems``.
+    """Whose rollouts are completed: all, or the first ``rows`` distinct ones of ``problems``.
 
-    Only finished ones, because a runaway leaves no room in the context; None for all rollouts.
+    A choice takes finished rollouts only, because a runaway leaves no room in the context.
     ``completions``, at most 64, are sampled from every prefix.
     """
 

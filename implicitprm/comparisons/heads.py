@@ -68,7 +68,8 @@ class ConfidenceHead(nn.Module):
     After a step it sees log π(step), log π(all steps so far) and the last hidden state. How
     probable its own last token was is what the hidden state need not hold: the state that predicted
     the token is one position to the left. The head starts as a judge by confidence alone, with
-    logit 1 + log π(all steps so far); from random weights it learns too slowly to compete.
+    logit 1 + log π(all steps so far). From random weights one trial ended far below (step AUROC
+    .74 against 1.00, same labels and schedule).
     """
 
     def __init__(self, model: PreTrainedModel):

@@ -14,11 +14,12 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainingArguments
+from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer
 
 from implicitprm.logprobs import collate
 from implicitprm.losses import step_label_loss
 from implicitprm.steps import EncodedSolution, Solution, SolutionFormat, encode
+from implicitprm.training import ImplicitPRMConfig
 
 
 class StepLabelTrainer(Trainer):
@@ -27,16 +28,17 @@ class StepLabelTrainer(Trainer):
     Rows are stepwise: ``prompt, completions, labels``, where ``completions`` are the steps and each
     label lies in [0, 1]; a soft label is the probability that the step is right. Optional:
     ``finished``, ``weight`` (how often a row counts), and ``ref_step_logps``, the reference's
-    log-probability of each step, for a log-ratio.
+    log-probability of each step, for a log-ratio. Of ``args`` the schedule counts, not the
+    objective.
 
-    Raises ValueError where a row has not one label a step, a label outside [0, 1], or a weight
-    that is not positive.
+    Raises ValueError where there is no row, or a row has not one label (and log-probability) a
+    step, a label outside [0, 1], or a weight that is not positive.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        args: TrainingArguments,
+        args: ImplicitPRMConfig,
         train_dataset: Dataset,
         processing_class: PreTrainedTokenizerBase,
         format: SolutionFormat,
@@ -101,8 +103,11 @@ def _prepared(
             row["prompt"], tuple(row["completions"]), row.get("finished") is not False
         )
         labels = [float(label) for label in row["labels"]]
-        if len(labels) != len(solution.steps):
-            raise ValueError(f"row {number}: {len(labels)} labels for {len(solution.steps)} steps")
+        for column in {"labels", "ref_step_logps"} & row.keys():
+            if len(row[column]) != len(solution.steps):
+                raise ValueError(
+                    f"row {number}: {len(row[column])} {column} for {len(solution.steps)} steps"
+                )
         if not all(0 <= label <= 1 for label in labels):
             raise ValueError(f"row {number}: labels must lie in [0, 1], not {labels}")
         weight = float(row.get("weight", 1))
@@ -119,6 +124,8 @@ def _prepared(
             }
             | ({"ref_step_logps": row["ref_step_logps"]} if "ref_step_logps" in row else {})
         )
+    if not rows:
+        raise ValueError("the data set has no rows to train on")
     mean = sum(row["weights"] for row in rows) / len(rows)
     return Dataset.from_list([row | {"weights": row["weights"] / mean} for row in rows])
 

@@ -67,7 +67,7 @@ from implicitprm.experiments.store import load_result, save_result
 from implicitprm.experiments.verifier import load_confidence
 from implicitprm.rewards import ImplicitPRM, sum_by_step
 
-SEEDS = (0, 1, 2, 3, 4)
+SEEDS = (0, 1, 2, 3)
 N = (4, 16, 64)
 COMPLETIONS = 8  # of each prefix, as Math-Shepherd and the paper have it
 RESAMPLES = 200
@@ -75,9 +75,8 @@ MIN_TOLERANCE = 0.25
 GENERATORS = objectives.GENERATORS
 SPLITS = objectives.SPLITS
 RULE = "best of 16: min"
-#: Tried for the heads on validation; a log-ratio on step labels keeps the β and rate of CE.
+#: Tried on validation for every step method; a log-ratio on step labels keeps the β of CE.
 LEARNING_RATES = (5e-4, 1e-3, 2e-3)
-STEP_RATE = 1e-3
 #: Where the labels of the steps come from.
 SOURCES = (
     "outcome at every step",
@@ -494,13 +493,13 @@ def validate(cell: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def choose(cells: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The learning rate of each head with the highest validation accuracy; STEP_RATE for others."""
-    chosen = dict.fromkeys(STEP_METHODS, STEP_RATE)
-    for method in chosen:
-        own = [cell for cell in cells if cell["method"] == method]
-        if own:
-            chosen[method] = max(own, key=lambda cell: cell["accuracy"])["learning_rate"]
-    return chosen
+    """The learning rate of each step method with the highest validation accuracy."""
+    return {
+        method: max(
+            (cell for cell in cells if cell["method"] == method), key=lambda cell: cell["accuracy"]
+        )["learning_rate"]
+        for method in STEP_METHODS
+    }
 
 
 def _rounded(interval: Any, digits: int = 2) -> list[float]:
@@ -564,6 +563,9 @@ def token_costs(operations: int | None, shared: bool) -> dict[str, Cost]:
         "ORM": Cost(trained=trained),
         "Math-Shepherd": math_shepherd_cost(generated, of_prefixes, trained),
         "AutoPSV": autopsv_cost(read, trained),
+        # A log-ratio on these labels needs the reference's log-probabilities besides.
+        "Math-Shepherd, log-ratio": math_shepherd_cost(generated, of_prefixes + read, trained),
+        "AutoPSV, log-ratio": autopsv_cost(2 * read, trained),
     }
 
 
@@ -606,16 +608,15 @@ def _pair_costs(ce: Cost) -> dict[str, Cost]:
 
 
 def sweep_cells() -> list[dict[str, Any]]:
-    """The architectures on true labels, then the learning rates of the heads."""
+    """The architectures on true labels, then the learning rates of every step method."""
     competence = [
         {"architecture": architecture, "learning_rate": rate, "epochs": epochs, "seed": 0}
         for architecture, rate, epochs in COMPETENCE
     ]
     return competence + [
         {"method": method, "learning_rate": rate, "seed": 0}
-        for method, (architecture, source) in STEP_METHODS.items()
-        for rate in (LEARNING_RATES if architecture == "confidence head" else (STEP_RATE,))
-        if architecture == "confidence head" or source == "true labels"
+        for method in STEP_METHODS
+        for rate in LEARNING_RATES
     ]
 
 
@@ -667,7 +668,13 @@ def _overall(
     mean: Mapping[tuple[str, str], Mapping[str, np.ndarray]],
     majority: Mapping[str, Mapping[str, np.ndarray]],
 ) -> list[dict[str, Any]]:
-    """The mean of nine cells (generators × N) of each test problem, by method and rule."""
+    """The mean of nine cells (generators × N) of each test problem, by method and rule.
+
+    The generators' files have the same problems in the same order.
+    """
+    orders = [list(dict.fromkeys(load_rollouts(g, "test")["prompt"])) for g in GENERATORS]
+    if any(order != orders[0] for order in orders):
+        raise ValueError("the generators' test problems differ: their accuracies are not paired")
     cells = [(generator, n) for generator in GENERATORS for n in N]
     voted = np.mean([100 * majority[g][f"majority of {n}"] for g, n in cells], axis=0)
     rules = {"min": "best of {}: min", "sum": "best of {}: sum", "vote": "vote of {}"}

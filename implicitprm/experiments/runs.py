@@ -125,6 +125,8 @@ def train_steps(
 def train_ref_step_logps() -> list[np.ndarray]:
     """log π_ref of every step (S) of the reasoner's training rollouts, once per process."""
     scored = score_rows(reference_scorer(), load_rollouts("reasoner", "train"))
+    if None in scored:
+        raise ValueError(f"training row {scored.index(None)} holds a text outside this world")
     return [sum_by_step(s.policy_logps, s.step_ends) for s in scored if s is not None]
 
 

@@ -46,11 +46,9 @@ def main() -> None:
     ]
     verifier = train_steps(rows, labels, "confidence head", LEARNING_RATE, SEED)
     scores = score_rows_by_steps(verifier, rows)
-    # A text outside this world has no confidence; it is wrong, and never read.
-    confidence = [
-        [0.5] * len(steps) if s is None else expit(s).clip(1e-6, 1).round(6).tolist()
-        for s, steps in zip(scores, rows["steps"], strict=True)
-    ]
+    if None in scores:
+        raise ValueError(f"training row {scores.index(None)} holds a text outside this world")
+    confidence = [expit(s).clip(1e-6, 1).round(6).tolist() for s in scores if s is not None]
     table = Dataset.from_dict({"confidence": confidence}).data.table
     parquet.write_table(table, confidence_path(), compression="zstd")
 
