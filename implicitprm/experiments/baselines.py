@@ -714,21 +714,6 @@ def _mean_over_seeds(
     return {rule: np.mean([seed[rule] for seed in found], axis=0) for rule in found[0]}
 
 
-def _without_problems(run: Mapping[str, Any]) -> dict[str, Any]:
-    """A run with its accuracies averaged over problems: what the result file keeps."""
-    generators = {
-        name: found
-        | {
-            "answers": {
-                split: {rule: round(float(np.mean(values)), 2) for rule, values in by_rule.items()}
-                for split, by_rule in found["answers"].items()
-            }
-        }
-        for name, found in run["generators"].items()
-    }
-    return dict(run) | {"generators": generators}
-
-
 def level_cells() -> list[dict[str, Any]]:
     """Chance, majority and oracle of each generator and split, with intervals."""
     return [
@@ -796,7 +781,7 @@ def main(
     ]
     cells += level_cells()
     cells += cost_cells()
-    cells += [{"part": "run"} | _without_problems(run) for run in runs]
+    cells += [{"part": "run"} | objectives.without_problems(run) for run in runs]
     cells += summarise(runs)
     save_result(
         "baselines",

@@ -218,7 +218,7 @@ def _rounded(interval: Any) -> list[float]:
     return [round(float(x), 2) for x in (interval.value, interval.low, interval.high)]
 
 
-def _without_problems(run: dict[str, Any]) -> dict[str, Any]:
+def without_problems(run: dict[str, Any]) -> dict[str, Any]:
     """A run with its accuracies averaged over problems: what the result file keeps."""
     generators = {
         name: parts
@@ -297,7 +297,7 @@ def main(
     runs, again = measured[: len(grid)], measured[len(grid) :]
     cells = [{"part": "validation"} | cell for cell in validation]
     cells += [{"part": "cost", "variant": variant} | training_cost(variant) for variant in VARIANTS]
-    cells += [{"part": "run"} | _without_problems(run) for run in runs]
+    cells += [{"part": "run"} | without_problems(run) for run in runs]
     cells += [{"part": "summary"} | cell for cell in summarise(runs)]
     save_result(
         "objectives",
