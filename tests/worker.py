@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import shutil
@@ -182,7 +183,11 @@ def shutil_that_dies() -> Any:
 SHARED = {"num_train_epochs": 2, "count": 40, "seeds": (1, 0)}
 
 
-def train_on_ranks(folder: Path) -> None:
+#: Seconds after which the two ranks give up; on two busy cores they need 20 to 60.
+RANKS_LIMIT = 400
+
+
+def train_on_ranks(folder: Path) -> NoReturn:
     for objective in OBJECTIVES:
         trainer = trainer_into(folder / objective, objective, **SHARED)  # type: ignore[arg-type]
         assert trainer.accelerator.num_processes == int(os.environ["WORLD_SIZE"]) == 2
@@ -192,7 +197,9 @@ def train_on_ranks(folder: Path) -> None:
             text = json.dumps(trainer.state.log_history)
             (folder / f"{objective}.json").write_text(text, encoding="utf-8")
     torch.distributed.barrier()  # rank 0 may still be writing
-    torch.distributed.destroy_process_group()
+    # Taking gloo's threads down, or the interpreter with them, hung now and then on a busy machine,
+    # after all results were written.
+    os._exit(0)
 
 
 if __name__ == "__main__":
@@ -200,4 +207,6 @@ if __name__ == "__main__":
     if len(sys.argv) == 3:
         run_and_die(Path(sys.argv[1]), sys.argv[2])
     else:
+        # Ranks that wait for each other say where, and end.
+        faulthandler.dump_traceback_later(RANKS_LIMIT, exit=True)
         train_on_ranks(Path(sys.argv[1]))

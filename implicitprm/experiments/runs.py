@@ -5,12 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from implicitprm.arithmetic import ARITHMETIC_FORMAT, checkpoint_path, load_rollouts
 from implicitprm.arithmetic.measure import inside_world, score_rows
@@ -34,33 +35,50 @@ def train_prm(
     beta: float,
     learning_rate: float,
     seed: int,
+    policy: PreTrainedModel | None = None,
+    epochs: float = EPOCHS,
+    max_steps: int = -1,
     attention: str = "sdpa",
 ) -> ImplicitPRM:
-    """Train from a generator, which is also the reference, on outcome labels of its rollouts."""
+    """Train on outcome labels of rollouts, with a generator as reference.
+
+    The policy starts as the generator, or goes on from ``policy``, which is changed in place. A
+    positive ``max_steps`` is a number of updates that replaces ``epochs``.
+    """
     folder = checkpoint_path(generator)
-    policy = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention)
+    if policy is None:
+        policy = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention)
     reference = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = ImplicitPRMTrainer(
+        ImplicitPRMTrainer(
             model=policy,
             reference=reference,
             args=ImplicitPRMConfig(
-                output_dir=scratch,
                 objective=objective,
                 beta=beta,
-                learning_rate=learning_rate,
-                num_train_epochs=EPOCHS,
-                save_strategy="no",
-                disable_tqdm=True,
-                seed=seed,
+                **_schedule(scratch, learning_rate, seed, epochs, max_steps),
             ),
             train_dataset=dataset,
             processing_class=tokenizer,
             format=ARITHMETIC_FORMAT,
-        )
-        trainer.train()
+        ).train()
     return ImplicitPRM(policy.eval(), reference.eval(), tokenizer, beta, ARITHMETIC_FORMAT)
+
+
+def _schedule(
+    scratch: str, learning_rate: float, seed: int, epochs: float, max_steps: int = -1
+) -> dict[str, Any]:
+    """What every training run of the experiments has in common."""
+    return {
+        "output_dir": scratch,
+        "learning_rate": learning_rate,
+        "num_train_epochs": epochs,
+        "max_steps": max_steps,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "seed": seed,
+    }
 
 
 def build_scorer(architecture: str, seed: int, attention: str = "sdpa") -> nn.Module:
@@ -94,6 +112,22 @@ def train_steps(
     The schedule is that of :func:`train_prm`.
     """
     scorer = build_scorer(architecture, seed, attention)
+    return train_scorer(scorer, rows, labels, learning_rate, seed, epochs)
+
+
+def train_scorer(
+    scorer: nn.Module,
+    rows: Dataset,
+    labels: Sequence[Sequence[float]],
+    learning_rate: float,
+    seed: int,
+    epochs: float,
+) -> nn.Module:
+    """Go on with a scorer on step labels (S) of training rollouts; it is changed in place.
+
+    The rows of a :class:`LogRatio` are all of the reasoner's training rollouts, whose reference
+    log-probabilities are computed once.
+    """
     stepwise = {
         "prompt": rows["prompt"],
         "completions": rows["steps"],
@@ -101,19 +135,12 @@ def train_steps(
         "weight": rows["weight"],
         "labels": [[float(label) for label in of_row] for of_row in labels],
     }
-    if architecture == "log-ratio":
+    if isinstance(scorer, LogRatio):
         stepwise["ref_step_logps"] = [values.tolist() for values in train_ref_step_logps()]
     with tempfile.TemporaryDirectory() as scratch:
         StepLabelTrainer(
             model=scorer,
-            args=ImplicitPRMConfig(
-                output_dir=scratch,
-                learning_rate=learning_rate,
-                num_train_epochs=epochs,
-                save_strategy="no",
-                disable_tqdm=True,
-                seed=seed,
-            ),
+            args=ImplicitPRMConfig(**_schedule(scratch, learning_rate, seed, epochs)),
             train_dataset=Dataset.from_dict({name: list(c) for name, c in stepwise.items()}),
             processing_class=AutoTokenizer.from_pretrained(checkpoint_path("reasoner")),
             format=ARITHMETIC_FORMAT,
