@@ -63,7 +63,7 @@ from implicitprm.experiments.runs import (
     train_prm,
     train_steps,
 )
-from implicitprm.experiments.store import load_result, save_result
+from implicitprm.experiments.store import load_result, rounded, save_result
 from implicitprm.experiments.verifier import load_confidence
 from implicitprm.rewards import ImplicitPRM, sum_by_step
 
@@ -352,7 +352,7 @@ def step_aurocs(generator: str, judged: Mapping[str, Judged]) -> dict[str, list[
             interval = auroc_interval(
                 score[part], valid[part], problem[part], weight[part], resamples=RESAMPLES
             )
-            found[name] = _rounded(interval, 4)
+            found[name] = rounded(interval, 4)
         else:
             found[name] = [round(auroc(score[part], valid[part], weight[part]), 4)]
     return found
@@ -399,7 +399,7 @@ def f1_interval(rows: Dataset, judged: Judged, threshold: float) -> list[float]:
         a, b = with_error / total, without / rest
         return 2 * a * b / (a + b) if a + b else 0.0
 
-    return _rounded(bootstrap_over_problems(f1, len(sums), resamples=RESAMPLES), 4)
+    return rounded(bootstrap_over_problems(f1, len(sums), resamples=RESAMPLES), 4)
 
 
 @cache
@@ -432,7 +432,7 @@ def agreement(generator: str, judged: Judged) -> list[float]:
     if np.ptp(value) == 0:
         return [0.0, 0.0, 0.0]
     interval = bootstrap_over_problems(correlation, len(members), resamples=RESAMPLES)
-    return _rounded(interval, 4)
+    return rounded(interval, 4)
 
 
 def measure_scorer(scorer: Scorer) -> dict[str, Any]:
@@ -500,10 +500,6 @@ def choose(cells: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         )["learning_rate"]
         for method in STEP_METHODS
     }
-
-
-def _rounded(interval: Any, digits: int = 2) -> list[float]:
-    return [round(float(x), digits) for x in (interval.value, interval.low, interval.high)]
 
 
 @cache
@@ -699,8 +695,8 @@ def _overall(
 
 
 def _compared(values: np.ndarray, rivals: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
-    return {"accuracy": _rounded(mean_interval(values))} | {
-        f"minus {name}": _rounded(paired_difference(values, theirs))
+    return {"accuracy": rounded(mean_interval(values))} | {
+        f"minus {name}": rounded(paired_difference(values, theirs))
         for name, theirs in rivals.items()
     }
 
@@ -720,7 +716,7 @@ def level_cells() -> list[dict[str, Any]]:
         {"part": "levels", "generator": generator, "split": split}
         | {
             "rows": {
-                name: _rounded(mean_interval(100 * values))
+                name: rounded(mean_interval(100 * values))
                 for name, values in levels(load_rollouts(generator, split)).items()
             }
         }

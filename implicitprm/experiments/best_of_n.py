@@ -43,7 +43,7 @@ from implicitprm.evaluation import (
 )
 from implicitprm.experiments.grid import forget_cells, run_cells
 from implicitprm.experiments.runs import EPOCHS, train_prm
-from implicitprm.experiments.store import load_result, save_result
+from implicitprm.experiments.store import load_result, rounded, save_result
 from implicitprm.rewards import ImplicitPRM, ScoredSolution
 from implicitprm.selection import aggregate
 
@@ -205,7 +205,7 @@ def only_losses(step_rewards: np.ndarray) -> float:
 
 def fall(by_n: Mapping[int, np.ndarray]) -> list[float]:
     """Accuracy at FALL's second N less that at its first, paired by problem, with its interval."""
-    return _rounded(paired_difference(by_n[FALL[1]], by_n[FALL[0]], resamples=RESAMPLES))
+    return rounded(paired_difference(by_n[FALL[1]], by_n[FALL[0]], resamples=RESAMPLES))
 
 
 def interventions(
@@ -303,10 +303,10 @@ def _intervention(
         "rule": rule,
         "drop": name,
         "epsilon": epsilon,
-        "accuracy": [_rounded(mean_interval(by_n[n], resamples=RESAMPLES)) for n in NS],
+        "accuracy": [rounded(mean_interval(by_n[n], resamples=RESAMPLES)) for n in NS],
         "fall": fall(by_n),
-        "fall minus plain": _rounded(paired_difference(*falls)),
-        f"gain at {last}": _rounded(paired_difference(by_n[last], plain[last])),
+        "fall minus plain": rounded(paired_difference(*falls)),
+        f"gain at {last}": rounded(paired_difference(by_n[last], plain[last])),
     }
 
 
@@ -400,16 +400,16 @@ def summarise(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             for rule, by_n in accuracy.items():
                 best = max(NS, key=lambda n, by_n=by_n: by_n[n].mean())  # type: ignore[misc]
                 curves[rule] = {
-                    "accuracy": [_rounded(mean_interval(by_n[n])) for n in NS],
+                    "accuracy": [rounded(mean_interval(by_n[n])) for n in NS],
                     "fall": fall(by_n),
                     "best N": best,
-                    "fall from best": _rounded(paired_difference(by_n[NS[-1]], by_n[best])),
+                    "fall from best": rounded(paired_difference(by_n[NS[-1]], by_n[best])),
                 }
             differences = [
                 {
                     "of": [a, b],
                     "difference": [
-                        _rounded(paired_difference(accuracy[a][n], accuracy[b][n])) for n in NS
+                        rounded(paired_difference(accuracy[a][n], accuracy[b][n])) for n in NS
                     ],
                 }
                 for a, b in PAIRS
@@ -436,10 +436,6 @@ def tolerances(runs: Sequence[dict[str, Any]], again: Sequence[dict[str, Any]]) 
             )
             found[f"{world}, {kind}"] = max(MIN_TOLERANCE, round(2 * float(largest), 2))
     return found
-
-
-def _rounded(interval: Any) -> list[float]:
-    return [round(float(x), 2) for x in (interval.value, interval.low, interval.high)]
 
 
 def _means(run: dict[str, Any]) -> dict[str, Any]:

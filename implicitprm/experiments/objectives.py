@@ -37,7 +37,7 @@ from implicitprm.data import balance_labels, pair_responses
 from implicitprm.evaluation import auroc, mean_interval, paired_difference
 from implicitprm.experiments.grid import forget_cells, run_cells
 from implicitprm.experiments.runs import EPOCHS, train_prm
-from implicitprm.experiments.store import save_result
+from implicitprm.experiments.store import rounded, save_result
 from implicitprm.rewards import ImplicitPRM
 from implicitprm.training import OBJECTIVES, add_reference_logps
 
@@ -195,8 +195,8 @@ def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 for name, values in accuracy.items():
                     rivals = {"majority": accuracy["majority vote"]}
                     rivals |= {rival: mean[rival][name] for rival in RIVALS}
-                    rows[name] = {"accuracy": _rounded(mean_interval(values))} | {
-                        f"minus {rival}": _rounded(paired_difference(values, theirs))
+                    rows[name] = {"accuracy": rounded(mean_interval(values))} | {
+                        f"minus {rival}": rounded(paired_difference(values, theirs))
                         for rival, theirs in rivals.items()
                     }
                 summaries.append(
@@ -212,10 +212,6 @@ def _mean_over_seeds(
         run["generators"][generator]["answers"][split] for run in runs if run["variant"] == variant
     ]
     return {name: np.mean([seed[name] for seed in answers], axis=0) for name in answers[0]}
-
-
-def _rounded(interval: Any) -> list[float]:
-    return [round(float(x), 2) for x in (interval.value, interval.low, interval.high)]
 
 
 def without_problems(run: dict[str, Any]) -> dict[str, Any]:

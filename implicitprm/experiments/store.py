@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from implicitprm.evaluation import Interval
+
 PACKAGES = ("torch", "transformers", "numpy", "scikit-learn")
 
 
@@ -68,3 +70,8 @@ def load_result(name: str) -> dict[str, Any]:
     if config_hash(result["config"]) != result["config_hash"]:
         raise ValueError(f"the configuration in {name}.json does not fit its hash; remake the file")
     return result
+
+
+def rounded(interval: Interval, digits: int = 2) -> list[float]:
+    """Value, low and high end of an interval, as result files keep it."""
+    return [round(float(x), digits) for x in (interval.value, interval.low, interval.high)]
