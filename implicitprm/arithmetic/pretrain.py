@@ -118,9 +118,26 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
     tokenizer.save_pretrained(folder)
 
 
-def pretrain(generator: str, seed: int = 0) -> None:
-    """Train one generator and write it to its place in the package."""
-    recipe = recipes()[generator]
+class StopAt(TrainerCallback):
+    """End a run early, on the schedule of the whole."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        control.should_training_stop = state.global_step >= self.step
+
+
+def train_generator(
+    recipe: Recipe, seed: int, callbacks: list[TrainerCallback]
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """Train a generator by its recipe."""
     set_seed(seed)
     torch.set_num_threads(1)  # faster than several for a model of this size, and repeatable
     tokenizer = build_tokenizer()
@@ -144,17 +161,25 @@ def pretrain(generator: str, seed: int = 0) -> None:
             report_to="none",
             seed=seed,
         )
-        trainer = Trainer(
+        Trainer(
             model=model,
             args=arguments,
             train_dataset=TutorStream(recipe.tutor, tokenizer, seed),
             data_collator=collate,
             processing_class=tokenizer,
-            callbacks=[Snapshot(recipe.snapshot[0], checkpoint_path(recipe.snapshot[1]))]
-            if recipe.snapshot
-            else None,
-        )
-        trainer.train()
+            callbacks=callbacks,
+        ).train()
+    return model, tokenizer
+
+
+def pretrain(generator: str, seed: int = 0) -> None:
+    """Train one generator and write it to its place in the package."""
+    recipe = recipes()[generator]
+    snapshots: list[TrainerCallback] = []
+    if recipe.snapshot:
+        step, name = recipe.snapshot
+        snapshots.append(Snapshot(step, checkpoint_path(name)))
+    model, tokenizer = train_generator(recipe, seed, snapshots)
     save(model, tokenizer, checkpoint_path(generator))
 
 
