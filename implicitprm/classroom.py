@@ -21,7 +21,7 @@ from scipy.special import comb, logsumexp
 from torch import Tensor
 from torch.nn import functional as F
 
-from implicitprm.evaluation import best_of_n_accuracy, pass_at_n
+from implicitprm.evaluation import best_of_n_accuracy, first_error, first_error_scores, pass_at_n
 from implicitprm.logprobs import token_logps
 from implicitprm.losses import ce_loss, kto_loss, kto_reference_point
 from implicitprm.qvalues import soft_implicit_hard
@@ -736,6 +736,241 @@ AUTOPSV_LABELS = Exercise(
     },
 )
 
+# Chapter 09: how many instructions give a pair.
+
+
+def _pass_rate_inputs(rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """Pass rates of some instructions (P), some of them 0 or 1, and a number of responses."""
+    rates = rng.uniform(0.05, 0.95, size=int(rng.integers(3, 9)))
+    rates[0], rates[1] = 0.0, 1.0
+    return rng.permutation(rates), int(rng.integers(1, 9))
+
+
+def _with_pair(pass_rates: np.ndarray, responses: int) -> float:
+    return float((1 - pass_rates**responses - (1 - pass_rates) ** responses).sum())
+
+
+INSTRUCTIONS_WITH_PAIR = Exercise(
+    reference=_with_pair,
+    inputs=_pass_rate_inputs,
+    trials=40,
+    mistakes={
+        "an instruction whose responses are all right has no pair either": (
+            lambda pass_rates, responses: float((1 - (1 - pass_rates) ** responses).sum())
+        ),
+        "an instruction whose responses are all wrong has no pair either": (
+            lambda pass_rates, responses: float((1 - pass_rates**responses).sum())
+        ),
+        "this is the number of pairs; an instruction with several pairs counts once": (
+            lambda pass_rates, responses: float(
+                (responses * (responses - 1) * pass_rates * (1 - pass_rates)).sum()
+            )
+        ),
+        "this is the share of the instructions: how many are there?": (
+            lambda pass_rates, responses: _with_pair(pass_rates, responses) / len(pass_rates)
+        ),
+        "the chance of an average instruction is not the average chance: add them up": (
+            lambda pass_rates, responses: (
+                len(pass_rates) * _with_pair(np.array([pass_rates.mean()]), responses)
+            )
+        ),
+        "this is the chance of a pair among two responses: more of them find one more often": (
+            lambda pass_rates, responses: _with_pair(pass_rates, 2)
+        ),
+        "these are the instructions that give none": (
+            lambda pass_rates, responses: len(pass_rates) - _with_pair(pass_rates, responses)
+        ),
+    },
+)
+
+# Chapter 10: step rewards against a uniform reference.
+
+
+def _policy_steps_inputs(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int, float]:
+    """log π_θ of each step (S) in nats, its tokens (S), the size of the vocabulary, and β."""
+    steps = int(rng.integers(2, 8))
+    logps = -rng.exponential(2.0, size=steps)
+    tokens = rng.permutation(np.arange(2, 2 + steps))
+    return logps, tokens, int(rng.integers(20, 200)), float(rng.uniform(0.02, 0.5))
+
+
+def _uniform_rewards(
+    logps: np.ndarray, tokens: np.ndarray, vocabulary: int, beta: float
+) -> np.ndarray:
+    return beta * (logps + tokens * np.log(vocabulary))
+
+
+UNIFORM_REWARDS = Exercise(
+    reference=_uniform_rewards,
+    inputs=_policy_steps_inputs,
+    trials=40,
+    mistakes={
+        "each token of a step has log π_ref = −log V: count the tokens": (
+            lambda logps, tokens, vocabulary, beta: beta * (logps + np.log(vocabulary))
+        ),
+        "log π_ref is below 0, and it is subtracted: mind the sign": (
+            lambda logps, tokens, vocabulary, beta: beta * (logps - tokens * np.log(vocabulary))
+        ),
+        "β multiplies the whole ratio, the reference's part too": (
+            lambda logps, tokens, vocabulary, beta: beta * logps + tokens * np.log(vocabulary)
+        ),
+        "every step got the tokens of the whole solution": (
+            lambda logps, tokens, vocabulary, beta: (
+                beta * (logps + tokens.sum() * np.log(vocabulary))
+            )
+        ),
+        "this is log π_θ alone: the uniform reference has a log-probability too": (
+            lambda logps, tokens, vocabulary, beta: beta * logps
+        ),
+        "this is the mean per token; a reward adds up its tokens": (
+            lambda logps, tokens, vocabulary, beta: beta * (logps / tokens + np.log(vocabulary))
+        ),
+        "these are probabilities of tokens, 1/V each: take the logarithm": (
+            lambda logps, tokens, vocabulary, beta: beta * (logps - tokens / vocabulary)
+        ),
+    },
+)
+
+# Chapter 15: what an interval says.
+
+
+def _interval_inputs(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float]:
+    """Low and high ends of K intervals (K), in points, and the margin that counts as nothing."""
+    margin, count = float(rng.uniform(0.5, 2.0)), int(rng.integers(2, 9))
+    low = rng.uniform(-2.5, 1.5, size=count) * margin
+    return low, low + rng.uniform(0.2, 3.0, size=count) * margin, margin
+
+
+def _finding(
+    effect: Callable[..., np.ndarray], nothing: Callable[..., np.ndarray]
+) -> Callable[..., np.ndarray]:
+    """An effect where ``effect`` says so, otherwise none where ``nothing`` says so."""
+
+    def finding(low: np.ndarray, high: np.ndarray, margin: float) -> np.ndarray:
+        rest = np.where(nothing(low, high, margin), "no effect", "undecided")
+        return np.where(effect(low, high, margin), "effect", rest)
+
+    return finding
+
+
+def _beside_0(low: np.ndarray, high: np.ndarray, margin: float) -> np.ndarray:
+    return (low > 0) | (high < 0)
+
+
+def _within_margin(low: np.ndarray, high: np.ndarray, margin: float) -> np.ndarray:
+    return (low >= -margin) & (high <= margin)
+
+
+INTERVAL_FINDING = Exercise(
+    reference=_finding(_beside_0, _within_margin),
+    inputs=_interval_inputs,
+    trials=60,
+    mistakes={
+        "an interval that holds 0 does not show that there is no effect: it may hold 5, too": (
+            _finding(_beside_0, lambda low, high, margin: high >= low)
+        ),
+        "this asks only whether the middle is small; the ends must be within the margin": (
+            _finding(_beside_0, lambda low, high, margin: abs(low + high) / 2 <= margin)
+        ),
+        "an interval above 0 and within the margin: a small effect is an effect": (
+            _finding(
+                lambda low, high, margin: (
+                    _beside_0(low, high, margin) & ~_within_margin(low, high, margin)
+                ),
+                _within_margin,
+            )
+        ),
+        "an interval below 0 shows an effect as well": (
+            _finding(lambda low, high, margin: low > 0, _within_margin)
+        ),
+    },
+)
+
+# Chapter 11: the first-error F1, solutions without an error included.
+
+
+def _f1_inputs(rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray, float]:
+    """6 to 15 solutions, a third without an error (−1); some steps are exactly at the threshold."""
+    count, threshold = int(rng.integers(6, 16)), -1.0
+    first_errors = np.where(np.arange(count) % 3 == 0, -1, rng.integers(0, 5, size=count))
+    rewards = []
+    for first in first_errors:
+        of_steps = rng.integers(-2, 4, size=first + int(rng.integers(3, 6))) / 2  # -1 to 1.5
+        if first >= 0:
+            of_steps[first] = rng.choice([-2.5, -1.5, 0.5])
+        if rng.random() < 0.3:
+            of_steps[rng.integers(len(of_steps))] = -2.0
+        rewards.append(of_steps)
+    # What tells the mistakes apart: a step at the threshold, a lower step later, a later step.
+    rewards[0] = np.array([-1.0, 0.5, 1.0])
+    for solution, (at, later) in ((1, (-1.5, -3.0)), (2, (-3.0, -1.5))):
+        first = first_errors[solution]
+        rewards[solution] = np.array([*[0.5] * first, at, later, 0.0])
+    return rewards, first_errors, threshold
+
+
+def _first_below(rewards: Sequence[np.ndarray], threshold: float) -> np.ndarray:
+    return np.array([first_error(of_steps, threshold) for of_steps in rewards])
+
+
+def _first_error_f1(
+    find: Callable[[Sequence[np.ndarray], float], np.ndarray],
+) -> Callable[..., float]:
+    """F1 of the predictions that ``find`` makes of step rewards and a threshold."""
+
+    def f1(rewards: Sequence[np.ndarray], first_errors: np.ndarray, threshold: float) -> float:
+        return first_error_scores(find(rewards, threshold), first_errors).f1
+
+    return f1
+
+
+def _lowest_below(rewards: Sequence[np.ndarray], threshold: float) -> np.ndarray:
+    return np.array([r.argmin() if r.min() < threshold else -1 for r in rewards])
+
+
+def _last_below(rewards: Sequence[np.ndarray], threshold: float) -> np.ndarray:
+    return np.array([max(np.flatnonzero(r < threshold), default=-1) for r in rewards])
+
+
+def _not_above(rewards: Sequence[np.ndarray], threshold: float) -> np.ndarray:
+    return _first_below(rewards, float(np.nextafter(threshold, np.inf)))
+
+
+def _found_at_all(rewards: Any, first_errors: np.ndarray, threshold: float) -> float:
+    found = np.minimum(_first_below(rewards, threshold), 0)
+    return first_error_scores(found, np.minimum(first_errors, 0)).f1
+
+
+def _shares(rewards: Any, first_errors: np.ndarray, threshold: float) -> np.ndarray:
+    scores = first_error_scores(_first_below(rewards, threshold), first_errors)
+    return np.array([scores.error_accuracy, scores.correct_accuracy])
+
+
+FIRST_ERROR_F1 = Exercise(
+    reference=_first_error_f1(_first_below),
+    inputs=_f1_inputs,
+    trials=40,
+    mistakes={
+        "the lowest step is not always the first one below the threshold": (
+            _first_error_f1(_lowest_below)
+        ),
+        "this takes the last step below the threshold": _first_error_f1(_last_below),
+        "a step exactly at the threshold is not below it": _first_error_f1(_not_above),
+        "it asks whether an error was found; the protocol asks whether it was found in its place": (
+            _found_at_all
+        ),
+        "the solutions without an error (-1) are left out: they are the other half of the F1": (
+            lambda rewards, first, threshold: _shares(rewards, first, threshold)[0]
+        ),
+        "the two shares are averaged; F1 is their harmonic mean": (
+            lambda rewards, first, threshold: _shares(rewards, first, threshold).mean()
+        ),
+        "this is the share of all solutions; each kind has a share of its own": (
+            lambda rewards, first, threshold: np.mean(_first_below(rewards, threshold) == first)
+        ),
+    },
+)
+
 #: Every exercise of the chapters by the name of the function that the learner writes.
 EXERCISES: dict[str, Exercise] = {
     "weighted_vote": WEIGHTED_VOTE,
@@ -747,4 +982,8 @@ EXERCISES: dict[str, Exercise] = {
     "kto_loss": KTO_LOSS,
     "best_of_n": BEST_OF_N,
     "autopsv_labels": AUTOPSV_LABELS,
+    "uniform_rewards": UNIFORM_REWARDS,
+    "instructions_with_pair": INSTRUCTIONS_WITH_PAIR,
+    "interval_finding": INTERVAL_FINDING,
+    "first_error_f1": FIRST_ERROR_F1,
 }

@@ -1172,3 +1172,314 @@ def cost_ratios(
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     axes.spines[["right", "top"]].set_visible(False)
     return figure
+
+
+# ---- Chapter 09 -------------------------------------------------------------------------------
+
+#: By responses per instruction.
+RESPONSE_STYLE: dict[int, dict[str, Any]] = {
+    1: {"color": "#56B4E9", "marker": "o", "linestyle": ":"},
+    2: {"color": "#009E73", "marker": "v", "linestyle": "-."},
+    4: {"color": "#E69F00", "marker": "s", "linestyle": "--"},
+    8: {"color": "0.0", "marker": "D", "linestyle": "-"},
+}
+
+
+def scaling_curves(
+    panels: Mapping[
+        str, Mapping[int, Sequence[tuple[float, Sequence[float], tuple[float, float, float]]]]
+    ],
+    levels: Mapping[str, float],
+    amount: str,
+    title: str,
+) -> Figure:
+    """Accuracy (%) against an amount of data, a line per number of responses, in panels.
+
+    ``panels[name][responses]`` is a list of (amount, one accuracy a seed, (value, low, high));
+    ``levels`` are accuracies that need no training, drawn as horizontal lines.
+    """
+    rows = -(-len(panels) // 2)
+    figure = Figure(figsize=(9.6, 3.4 * rows + 0.6), layout="constrained")
+    figure.suptitle(title)
+    grid = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
+    for axes, (name, lines) in zip(grid.flat, panels.items(), strict=False):
+        for (level, value), linestyle in zip(levels.items(), ("--", ":", "-."), strict=False):
+            axes.axhline(value, color="0.55", linestyle=linestyle, linewidth=1, label=level)
+        for responses, points in sorted(lines.items()):
+            style = RESPONSE_STYLE[responses]
+            for x, seeds, _ in points:
+                axes.plot([x] * len(seeds), seeds, ".", color=style["color"], markersize=3)
+            value, low, high = np.array([triple for _, _, triple in points]).T
+            axes.errorbar(
+                [x for x, _, _ in points],
+                value,
+                yerr=(value - low, high - value),
+                **style,
+                markersize=5,
+                linewidth=1.4,
+                elinewidth=0.8,
+                label=f"{responses} per instruction",
+            )
+        axes.set_xscale("log", base=2)
+        axes.set(title=name)
+        axes.spines[["right", "top"]].set_visible(False)
+    for axes in grid[-1]:
+        axes.set_xlabel(amount)
+        axes.xaxis.set_major_formatter("{x:.0f}")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("problems answered right (%)")
+    found: dict[str, Any] = {}
+    for axes in grid.flat:
+        handles, labels = axes.get_legend_handles_labels()
+        found |= dict(zip(labels, handles, strict=True))
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def difference_points(
+    panels: Mapping[str, Mapping[str, tuple[float, float, float]]], title: str
+) -> Figure:
+    """Differences in points with their intervals around a line at 0, in panels one over another."""
+    heights = [len(rows) for rows in panels.values()]
+    figure = Figure(figsize=(8.4, 0.36 * sum(heights) + 0.7 * len(panels) + 0.8))
+    figure.set_layout_engine("constrained")
+    figure.suptitle(title)
+    column = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)
+    for axes, (name, rows) in zip(column[:, 0], panels.items(), strict=True):
+        axes.axvline(0, color="0.55", linewidth=1)
+        for y, (value, low, high) in enumerate(rows.values()):
+            axes.errorbar(
+                value,
+                y,
+                xerr=[[value - low], [high - value]],
+                **STYLE["policy"] | {"linestyle": "none"},
+                elinewidth=1.2,
+            )
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_title(name, loc="left", fontsize=10)
+        axes.spines[["right", "top"]].set_visible(False)
+    column[-1, 0].set_xlabel("difference (points)")
+    return figure
+
+
+def pair_chance(
+    pass_rates: Sequence[float],
+    curves: Mapping[int, Sequence[float]],
+    measured: Mapping[int, float],
+    title: str,
+) -> Figure:
+    """Chance (%) that so many responses hold a right and a wrong one, against the pass rate.
+
+    ``curves[responses]`` has a value per pass rate; ``measured[responses]`` is the share of
+    instructions with a pair, in the second panel.
+    """
+    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
+    figure.suptitle(title)
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
+    for responses, values in curves.items():
+        style = RESPONSE_STYLE[responses] | {"marker": ""}
+        left.plot(pass_rates, values, **style, label=f"{responses} responses")
+    left.set(xlabel="pass rate of the instruction, p", ylabel="instructions with a pair (%)")
+    left.legend(frameon=False)
+    right.bar(
+        [str(responses) for responses in measured],
+        list(measured.values()),
+        color=[RESPONSE_STYLE[responses]["color"] for responses in measured],
+    )
+    right.set(xlabel="responses per instruction, as drawn")
+    for axes in (left, right):
+        axes.spines[["right", "top"]].set_visible(False)
+    return figure
+
+
+# ---- Chapter 10 -------------------------------------------------------------------------------
+
+
+def reading_maps(
+    panels: Mapping[str, Sequence[Sequence[float]]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+) -> Figure:
+    """One number per training reference (rows) and reading reference (columns), panel by panel.
+
+    Each panel has a scale of its own, darker where the number is higher. NaN stays empty.
+    """
+    figure = Figure(figsize=(0.4 + 3.4 * len(panels), 0.5 * len(rows) + 1.9), layout="constrained")
+    figure.suptitle(title)
+    for axes, (name, values) in zip(
+        figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(), strict=True
+    ):
+        grid = np.array(values, dtype=float)  # (trainings, readings)
+        axes.imshow(grid, cmap="Blues", aspect="auto")
+        middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
+        for (row, column), value in np.ndenumerate(grid):
+            if not np.isnan(value):
+                colour = "white" if value > middle else "black"
+                axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour)
+        axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("read with the reference")
+    figure.axes[0].set_ylabel("trained with the reference")
+    return figure
+
+
+# ---- Chapter 11 -------------------------------------------------------------------------------
+
+#: Who judges steps in chapter 11: three objectives, two heads, and either model's confidence.
+JUDGE_STYLE: dict[str, dict[str, Any]] = {
+    "CE": STYLE["policy"],
+    "KTO": STYLE["implicit"],
+    "DPO": STYLE["hard"],
+    "ORM": {"color": "0.45", "marker": "h", "linestyle": ":"},
+    "head, Math-Shepherd, soft": STYLE["soft"],
+    "log π_θ (CE)": {"color": STYLE["policy"]["color"], "marker": "x", "linestyle": "-."},
+    "log π_ref": STYLE["reference"],
+}
+
+
+def judge_points(
+    panels: Mapping[str, Mapping[str, Mapping[str, tuple[float, float, float]]]],
+    xlabel: str,
+    title: str,
+) -> Figure:
+    """One measure of several judges with 95% intervals, a line for each row, side by side.
+
+    ``panels[panel][row]`` maps a name of ``JUDGE_STYLE`` to (value, low, high); every panel has
+    the same rows and an axis of its own.
+    """
+    rows = list(next(iter(panels.values())))
+    judges = len(next(iter(next(iter(panels.values())).values())))
+    height = len(rows) * (0.13 * judges + 0.2) + 1.7
+    width = 4.0 * len(panels) + 3.6
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(title)
+    columns = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (panel, of_rows) in zip(columns, panels.items(), strict=True):
+        for row, points in enumerate(of_rows.values()):
+            for place, (judge, (value, low, high)) in enumerate(points.items()):
+                y = row + 0.78 * ((place + 0.5) / len(points) - 0.5)
+                style = JUDGE_STYLE[judge] | {"linestyle": "none"}
+                axes.errorbar(value, y, xerr=[[value - low], [high - value]], **style,
+                              markersize=5, elinewidth=1, label=judge)  # fmt: skip
+            if row:
+                axes.axhline(row - 0.5, color="0.88", linewidth=0.8, zorder=0)
+        axes.set(title=panel, xlabel=xlabel)
+        axes.spines[["right", "top"]].set_visible(False)
+    columns[0].set_yticks(range(len(rows)), rows)
+    columns[0].set_ylim(len(rows) - 0.45, -0.55)
+    handles, labels = columns[0].get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    figure.legend(
+        unique.values(), unique.keys(), loc="outside lower center", ncols=4, frameon=False
+    )
+    return figure
+
+
+def token_places(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]],
+    places: Sequence[str],
+    title: str,
+) -> Figure:
+    """Mean score (nats, or β · nats) of each token of a step with 95% intervals.
+
+    ``panels[kind of step]`` maps a name of ``JUDGE_STYLE`` to (value, low, high) of every place.
+    """
+    figure = Figure(figsize=(3.9 * len(panels) + 0.6, 3.9), layout="constrained")
+    figure.suptitle(title)
+    columns = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (kind, judges) in zip(columns, panels.items(), strict=True):
+        axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+        for place, (judge, points) in enumerate(judges.items()):
+            x = [n + 0.6 * ((place + 0.5) / len(judges) - 0.5) for n in range(len(places))]
+            _bars(axes, x, points, JUDGE_STYLE[judge] | {"linestyle": "none"}, judge)
+        axes.set_xticks(range(len(places)), places, rotation=30, ha="right")
+        axes.set(title=kind)
+        axes.spines[["right", "top"]].set_visible(False)
+    columns[0].set_ylabel("mean of the token (nats · β)")
+    handles, labels = columns[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def claimed_f1(
+    problems: Sequence[int],
+    claimed: Sequence[tuple[float, float, float]],
+    elsewhere: Sequence[tuple[float, float, float]],
+    carried: float,
+    title: str,
+) -> Figure:
+    """First-error F1 (%) of a threshold tuned on few problems: on these, and on all others.
+
+    (middle, low, high) of the draws at each number of problems; ``carried`` is the F1 of the
+    threshold from the validation split.
+    """
+    figure = Figure(figsize=(6.8, 3.7), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots()
+    _bars(axes, [1.04 * n for n in problems], claimed, STYLE["wrong"], "on the problems tuned on")
+    _bars(axes, problems, elsewhere, STYLE["correct"], "on all other problems")
+    axes.axhline(carried, **_line("reference"), linewidth=1.2, label="threshold from validation")
+    axes.set(xscale="log", xlabel="problems that the threshold was tuned on")
+    axes.set_ylabel("first-error F1 (%)")
+    _plain_ticks(axes.xaxis, problems)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    axes.spines[["right", "top"]].set_visible(False)
+    return figure
+
+
+# ---- Chapter 15 -------------------------------------------------------------------------------
+
+
+def reference_sweep(
+    roles: Mapping[str, Sequence[tuple[float, tuple[float, float, float]]]],
+    checkpoints: Mapping[str, float],
+    levels: Mapping[str, float],
+    title: str,
+) -> Figure:
+    """Accuracy (%) of PRMs against how well their reference predicts the rollouts (nats).
+
+    ``roles[name]`` is a list of (nats per response, (value, low, high)), drawn filled or hollow in
+    the order given; ``checkpoints`` names the places on the axis; ``levels`` are accuracies that
+    need no PRM. The axis is logarithmic and better references are on the right.
+    """
+    figure = Figure(figsize=(8.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title)
+    for (name, points), fill in zip(roles.items(), ("full", "none"), strict=True):
+        ordered = sorted(points)
+        value, low, high = np.array([triple for _, triple in ordered]).T
+        style = STYLE["policy"] | {"fillstyle": fill, "linestyle": "-" if fill == "full" else "--"}
+        axes.errorbar(
+            [nats for nats, _ in ordered],
+            value,
+            yerr=(value - low, high - value),
+            **style,
+            markersize=6,
+            elinewidth=0.9,
+            label=name,
+        )
+    for name, level in levels.items():
+        axes.axhline(level, color="0.5", linewidth=1, linestyle=":")
+        axes.annotate(
+            name,
+            (1, level),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+        )
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    axes.minorticks_off()
+    axes.set_xticks(list(checkpoints.values()), list(checkpoints), rotation=30, ha="right")
+    axes.set(
+        xlabel="reference, placed by its nats per response on the rollouts (log axis)",
+        ylabel="problems answered right (%)",
+    )
+    axes.legend(frameon=False)
+    axes.spines[["right", "top"]].set_visible(False)
+    return figure

@@ -28,6 +28,7 @@ from implicitprm.arithmetic import (
     unseen_facts,
 )
 from implicitprm.arithmetic.collect import (
+    OPERATION_SETS,
     ROLLOUTS,
     SAMPLERS,
     SPLIT_SIZES,
@@ -635,3 +636,64 @@ def test_generators_differ_in_strength(shipped: Shipped) -> None:
 def test_a_problem_outside_the_world_is_refused(prompt: str) -> None:
     with pytest.raises(ValueError, match="outside this world"):
         Problem.parse(prompt)
+
+
+# --- problems of some operations only (chapter 09) ------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def operation_rows() -> dict[str, list[dict[str, Any]]]:
+    return {name: list(load_rollouts("reasoner", name)) for name in OPERATION_SETS}
+
+
+def test_operations_are_drawn_from_the_given_odds_alone() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [sample_problem(rng, probabilities={"+": 0.75, "*": 0.25}) for _ in range(300)]
+    signs = Counter(sign for problem in drawn for sign, _ in problem.operations)
+    assert set(signs) == {"+", "*"}
+    assert signs["+"] / sum(signs.values()) == pytest.approx(0.75, abs=0.05)
+    assert {len(problem.operations) for problem in drawn} == set(range(3, 9))
+
+
+@pytest.mark.parametrize("name", OPERATION_SETS)
+def test_operation_sets_hold_what_they_say(
+    operation_rows: dict[str, list[dict[str, Any]]], name: str
+) -> None:
+    operations, size, draws = OPERATION_SETS[name]
+    problems = problems_of(name)
+    assert len(set(problems)) == size
+    assert {sign for p in problems for sign, _ in p.operations} == set(operations)
+    assert not any(uses_any(p, UNSEEN) for p in problems)
+    drawn: Counter[str] = Counter()
+    for row in operation_rows[name]:
+        truth = truth_of(row)
+        assert row["label"] is truth.correct
+        assert (row["first_error"], row["kind"]) == (truth.first_error, truth.kind)
+        assert (row["valid"], row["on_track"]) == (list(truth.valid), list(truth.on_track))
+        drawn[row["prompt"]] += row["weight"]
+        if name != "plus_times_test":  # a PRM is trained on it
+            assert not UNSEEN & {fact for fact in truth.facts if fact is not None}
+    assert set(drawn) <= {p.prompt for p in problems}
+    if name == "plus_times_test":
+        assert set(drawn.values()) == {draws}
+        assert len(drawn) == size
+    else:
+        assert max(drawn.values()) == draws
+        assert 0.8 < sum(drawn.values()) / (size * draws) < 1
+
+
+def test_operation_sets_share_no_problem_with_another_split(
+    operation_rows: dict[str, list[dict[str, Any]]], shipped: Shipped
+) -> None:
+    sets = [{row["prompt"] for row in rows} for rows in operation_rows.values()]
+    others = {row["prompt"] for rows in shipped.values() for row in rows}
+    assert len(others.union(*sets)) == len(others) + sum(map(len, sets))
+
+
+def test_operation_sets_are_the_reasoners(
+    operation_rows: dict[str, list[dict[str, Any]]],
+) -> None:
+    model = load("reasoner")
+    for rows in operation_rows.values():
+        for row, ids, start in sample_rows(rows):
+            assert min(sampler_logps(model, ids, start, 0.05)) > -np.inf, row

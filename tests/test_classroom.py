@@ -162,6 +162,47 @@ def other_best_of_n(scores: np.ndarray, correct: np.ndarray, n: int) -> float:
     return sum(bool(correct[max(s, key=lambda i: scores[i])]) for s in subsets) / len(subsets)
 
 
+def other_instructions_with_pair(pass_rates: np.ndarray, responses: int) -> float:
+    # A pair is there where the number of right responses is neither none nor all of them.
+    return sum(
+        math.comb(responses, k) * p**k * (1 - p) ** (responses - k)
+        for p in pass_rates.tolist()
+        for k in range(1, responses)
+    )
+
+
+def finding_of_one(low: float, high: float, margin: float) -> str:
+    if low <= 0 <= high:
+        return "undecided" if max(-low, high) > margin else "no effect"
+    return "effect"
+
+
+def of_each(finding: Callable[[float, float, float], str]) -> Callable[..., list[str]]:
+    return lambda low, high, margin: [finding(a, b, margin) for a, b in zip(low, high, strict=True)]
+
+
+def hits(rewards: Sequence[np.ndarray], first: np.ndarray, threshold: float) -> np.ndarray:
+    """Which solutions are judged right: the first step below the threshold, or none at all."""
+    found = [next((i for i, x in enumerate(r) if x < threshold), -1) for r in rewards]
+    return np.array(found) == first
+
+
+def other_first_error_f1(
+    rewards: Sequence[np.ndarray], first: np.ndarray, threshold: float
+) -> float:
+    hit = hits(rewards, first, threshold)
+    a, b = hit[first != -1].mean(), hit[first == -1].mean()
+    return 0.0 if a + b == 0 else 2 * a * b / (a + b)
+
+
+def f1_by(
+    find: Callable[[np.ndarray], int], rewards: Sequence[np.ndarray], first: np.ndarray
+) -> float:
+    """The F1 where ``find`` names the first wrong step of each solution."""
+    marks = [np.where(np.arange(len(r)) == find(r), -1.0, 1.0) for r in rewards]
+    return other_first_error_f1(marks, first, 0.0)
+
+
 CORRECT: dict[str, Callable[..., Any]] = {
     "weighted_vote": other_weighted_vote,
     "token_logps": other_token_logps,
@@ -171,7 +212,13 @@ CORRECT: dict[str, Callable[..., Any]] = {
     "ce_loss": other_ce_loss,
     "kto_loss": other_kto_loss,
     "best_of_n": other_best_of_n,
+    "first_error_f1": other_first_error_f1,
     "autopsv_labels": autopsv_labels,
+    "uniform_rewards": lambda p, t, v, b: np.array(
+        [b * (x - n * math.log(1 / v)) for x, n in zip(p, t, strict=True)]
+    ),
+    "interval_finding": of_each(finding_of_one),
+    "instructions_with_pair": other_instructions_with_pair,
 }
 
 
@@ -380,10 +427,47 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
     ("best_of_n", lambda s, c, n: n / len(s) + 1, "in no way that this check knows"),
     ("autopsv_labels", lambda f, p, t: first_fall(f - before(f, p), t), "is absolute"),
     ("autopsv_labels", lambda f, p, t: first_fall(1 - before(f, p) / f, t), "after the step"),
+    ("interval_finding", of_each(lambda a, b, m: "no effect" if a <= 0 <= b else "effect"),
+     "may hold 5"),
+    ("interval_finding", of_each(lambda a, b, m: "effect" if a > 0 or b < 0
+     else ("undecided", "no effect")[int(abs(a + b) <= 2 * m)]), "whether the middle is small"),
+    ("interval_finding", of_each(lambda a, b, m: "no effect" if max(-a, b) <= m
+     else finding_of_one(a, b, m)), "a small effect is an effect"),
+    ("interval_finding", of_each(lambda a, b, m: "effect" if a > 0
+     else ("undecided", "no effect")[int(max(-a, b) <= m)]), "an interval below 0"),
+    ("interval_finding", of_each(lambda a, b, m: "effect"), "in no way that this check knows"),
+    ("interval_finding", lambda low, high, m: "effect", "returns a str"),
     ("autopsv_labels", lambda f, p, t: f / before(f, p) - 1 >= t, "right again"),
     ("autopsv_labels", lambda f, p, t: autopsv_labels(f, f[0], t), "can never be wrong"),
     ("autopsv_labels", lambda f, p, t: np.invert(autopsv_labels(f, p, t)), "upside down"),
+    ("first_error_f1", lambda r, f, t: f1_by(
+        lambda x: int(np.argmin(x)) if min(x) < t else -1, r, f), "not always the first"),
+    ("first_error_f1", lambda r, f, t: f1_by(
+        lambda x: max([i for i, y in enumerate(x) if y < t] or [-1]), r, f), "the last step below"),
+    ("first_error_f1", lambda r, f, t: f1_by(
+        lambda x: min([i for i, y in enumerate(x) if y <= t] or [-1]), r, f), "not below it"),
+    ("first_error_f1", lambda r, f, t: other_first_error_f1(
+        [np.array([min(x)]) for x in r], np.minimum(f, 0), t), "found in its place"),
+    ("first_error_f1", lambda r, f, t: hits(r, f, t)[f >= 0].mean(), "are left out"),
+    ("first_error_f1", lambda r, f, t: (hits(r, f, t)[f >= 0].mean()
+     + hits(r, f, t)[f < 0].mean()) / 2, "harmonic mean"),
+    ("first_error_f1", lambda r, f, t: hits(r, f, t).mean(), "share of its own"),
     ("autopsv_labels", lambda f, p, t: f >= 0.5, "with a level"),
+    ("uniform_rewards", lambda p, t, v, b: b * (p + math.log(v)), "count the tokens"),
+    ("uniform_rewards", lambda p, t, v, b: b * (p - t * math.log(v)), "mind the sign"),
+    ("uniform_rewards", lambda p, t, v, b: b * p + t * math.log(v), "the whole ratio"),
+    ("uniform_rewards", lambda p, t, v, b: b * (p + sum(t) * math.log(v)), "whole solution"),
+    ("uniform_rewards", lambda p, t, v, b: b * p, "alone"),
+    ("uniform_rewards", lambda p, t, v, b: b * (p / t + math.log(v)), "mean per token"),
+    ("uniform_rewards", lambda p, t, v, b: b * (p - t / v), "take the logarithm"),
+    ("instructions_with_pair", lambda p, r: sum(1 - (1 - p) ** r), "all right has no pair"),
+    ("instructions_with_pair", lambda p, r: sum(1 - p**r), "all wrong has no pair"),
+    ("instructions_with_pair", lambda p, r: 2 * math.comb(r, 2) * (p - p * p).sum(), "number of"),
+    ("instructions_with_pair", lambda p, r: np.mean(1 - p**r - (1 - p) ** r), "is the share"),
+    ("instructions_with_pair", lambda p, r: len(p) * (1 - np.mean(p) ** r - np.mean(1 - p) ** r),
+     "of an average instruction"),
+    ("instructions_with_pair", lambda p, r: sum(2 * p * (1 - p)), "among two responses"),
+    ("instructions_with_pair", lambda p, r: sum(p**r + (1 - p) ** r), "that give none"),
 ]  # fmt: skip
 
 

@@ -79,10 +79,17 @@ class TutorStream(IterableDataset):
                 yield self.row(sample_problem(rng, (length, length)), rng)
 
     def row(self, problem: Problem, rng: np.random.Generator) -> dict[str, list[int]]:
-        prompt = self.tokenizer(problem.prompt).input_ids
-        solution = SEPARATOR.join(self.tutor.solve(problem, rng)) + self.tokenizer.eos_token
-        response = self.tokenizer(solution).input_ids
-        return {"input_ids": prompt + response, "labels": [-100] * len(prompt) + response}
+        solution = SEPARATOR.join(self.tutor.solve(problem, rng))
+        return training_row(self.tokenizer, problem.prompt, solution)
+
+
+def training_row(
+    tokenizer: PreTrainedTokenizerFast, prompt: str, solution: str
+) -> dict[str, list[int]]:
+    """Tokens of a prompt and its solution, end-of-text token included; labels on the solution."""
+    ids = tokenizer(prompt).input_ids
+    response = tokenizer(solution + tokenizer.eos_token).input_ids
+    return {"input_ids": ids + response, "labels": [-100] * len(ids) + response}
 
 
 def collate(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
@@ -145,14 +152,39 @@ def train_generator(
         model = LlamaForCausalLM.from_pretrained(checkpoint_path(recipe.start_from))
     else:
         model = build_reasoner(tokenizer)
+    stream = TutorStream(recipe.tutor, tokenizer, seed)
+    fit(
+        model,
+        tokenizer,
+        stream,
+        recipe.steps,
+        recipe.learning_rate,
+        recipe.restarts,
+        seed,
+        callbacks,
+    )
+    return model, tokenizer
+
+
+def fit(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    stream: IterableDataset,
+    steps: int,
+    learning_rate: float,
+    restarts: int,
+    seed: int,
+    callbacks: list[TrainerCallback],
+) -> None:
+    """Train a generator on a stream of rows, in place."""
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             output_dir=scratch,
-            max_steps=recipe.steps,
+            max_steps=steps,
             per_device_train_batch_size=BATCH_SIZE,
-            learning_rate=recipe.learning_rate,
+            learning_rate=learning_rate,
             lr_scheduler_type="cosine_with_restarts",
-            lr_scheduler_kwargs={"num_cycles": recipe.restarts},
+            lr_scheduler_kwargs={"num_cycles": restarts},
             warmup_steps=50,
             adam_beta2=0.95,
             max_grad_norm=1.0,
@@ -164,12 +196,11 @@ def train_generator(
         Trainer(
             model=model,
             args=arguments,
-            train_dataset=TutorStream(recipe.tutor, tokenizer, seed),
+            train_dataset=stream,
             data_collator=collate,
             processing_class=tokenizer,
             callbacks=callbacks,
         ).train()
-    return model, tokenizer
 
 
 def pretrain(generator: str, seed: int = 0) -> None:

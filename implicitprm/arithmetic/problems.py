@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -116,13 +116,16 @@ class Problem:
 
 
 def sample_problem(
-    rng: np.random.Generator, chain_lengths: tuple[int, int] = CHAIN_LENGTHS
+    rng: np.random.Generator,
+    chain_lengths: tuple[int, int] = CHAIN_LENGTHS,
+    probabilities: Mapping[str, float] = OPERATION_PROBABILITIES,
 ) -> Problem:
-    """Draw a problem; the number of operations is uniform over ``chain_lengths``, both included."""
+    """Draw a problem; the number of operations is uniform over ``chain_lengths``, both included.
+
+    ``probabilities`` are those of each operation.
+    """
     length = int(rng.integers(chain_lengths[0], chain_lengths[1] + 1))
-    signs = rng.choice(
-        list(OPERATION_PROBABILITIES), size=length, p=list(OPERATION_PROBABILITIES.values())
-    )
+    signs = rng.choice(list(probabilities), size=length, p=list(probabilities.values()))
     ranges = [OPERANDS[str(sign)] for sign in signs]
     operands = [int(rng.integers(operands.start, operands.stop)) for operands in ranges]
     return Problem(int(rng.integers(MODULUS)), tuple(zip(map(str, signs), operands, strict=True)))

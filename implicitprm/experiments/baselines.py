@@ -332,7 +332,7 @@ def step_aurocs(generator: str, judged: Mapping[str, Judged]) -> dict[str, list[
     offset = 0
     for split, truth in parts:
         of_row = judged[split].steps
-        scores.append(_scores_at(of_row, truth.row, truth.step))
+        scores.append(scores_at(of_row, truth.row, truth.step))
         kinds_of = (truth.valid, truth.unseen, truth.misconception)
         columns.append((*kinds_of, truth.weight, truth.problem + offset))
         offset += int(truth.problem.max()) + 1
@@ -358,7 +358,7 @@ def step_aurocs(generator: str, judged: Mapping[str, Judged]) -> dict[str, list[
     return found
 
 
-def _scores_at(
+def scores_at(
     of_rows: Sequence[np.ndarray | None], rows: np.ndarray, steps: np.ndarray
 ) -> np.ndarray:
     """One score per (row, step), NaN where a row has none: (L)."""
@@ -420,7 +420,7 @@ def true_values(generator: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
 def agreement(generator: str, judged: Judged) -> list[float]:
     """Rank correlation of values with the true Q, pooled over prefixes, with its interval."""
     row, step, q, problem = true_values(generator)
-    value = _scores_at(judged.values, row, step)
+    value = scores_at(judged.values, row, step)
     known = ~np.isnan(value)
     value, q, problem = value[known], q[known], problem[known]
     members = [np.flatnonzero(problem == number) for number in np.unique(problem)]
@@ -483,7 +483,7 @@ def validate(cell: Mapping[str, Any]) -> dict[str, Any]:
     else:
         judged = train(cell)(rows)
     truth = step_truth("reasoner", "validation")
-    score = _scores_at(judged.steps, truth.row, truth.step)
+    score = scores_at(judged.steps, truth.row, truth.step)
     grid = candidate_grid(rows)
     accuracy = best_of_n_accuracy(judged.by_min[grid], np.array(rows["label"])[grid], 16)
     return {

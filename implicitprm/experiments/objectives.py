@@ -88,11 +88,16 @@ def training_rows(variant: str, rollouts: Dataset) -> Dataset:
     return rollouts
 
 
+def be_quiet() -> None:
+    """No progress bars of transformers and datasets: a grid has its own."""
+    logging.disable_progress_bar()
+    disable_progress_bar()
+
+
 @cache
 def prepared(variant: str) -> Dataset:
     """The rows of a variant with their reference log-probabilities, once per process."""
-    logging.disable_progress_bar()
-    disable_progress_bar()
+    be_quiet()
     folder = checkpoint_path("reasoner")
     return add_reference_logps(
         training_rows(variant, load_rollouts("reasoner", "train")),

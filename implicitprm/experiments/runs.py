@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from implicitprm.arithmetic.measure import inside_world, score_rows
 from implicitprm.comparisons.heads import ConfidenceHead, LinearHead, LogRatio, NextTokenHead
 from implicitprm.comparisons.step_labels import StepLabelTrainer, score_steps
 from implicitprm.rewards import ImplicitPRM, sum_by_step
-from implicitprm.steps import Solution
+from implicitprm.steps import Solution, SolutionFormat
 from implicitprm.training import ImplicitPRMConfig, ImplicitPRMTrainer
 
 EPOCHS = 3
@@ -29,8 +30,9 @@ ARCHITECTURES = ("linear head", "next-token head", "confidence head", "log-ratio
 
 def train_prm(
     dataset: Dataset,
-    generator: str = "reasoner",
+    generator: str | Path = "reasoner",
     *,
+    format: SolutionFormat = ARITHMETIC_FORMAT,
     objective: str = "ce",
     beta: float,
     learning_rate: float,
@@ -39,19 +41,22 @@ def train_prm(
     epochs: float = EPOCHS,
     max_steps: int = -1,
     attention: str = "sdpa",
+    trainer: type[ImplicitPRMTrainer] = ImplicitPRMTrainer,
 ) -> ImplicitPRM:
     """Train on outcome labels of rollouts, with a generator as reference.
 
+    A ``generator`` is one of the arithmetic world, by name, or the folder of any model.
     The policy starts as the generator, or goes on from ``policy``, which is changed in place. A
-    positive ``max_steps`` is a number of updates that replaces ``epochs``.
+    positive ``max_steps`` is a number of updates that replaces ``epochs``. ``trainer`` may be a
+    subclass with another reward.
     """
-    folder = checkpoint_path(generator)
+    folder = generator if isinstance(generator, Path) else checkpoint_path(generator)
     if policy is None:
         policy = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention)
     reference = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     with tempfile.TemporaryDirectory() as scratch:
-        ImplicitPRMTrainer(
+        trainer(
             model=policy,
             reference=reference,
             args=ImplicitPRMConfig(
@@ -61,9 +66,9 @@ def train_prm(
             ),
             train_dataset=dataset,
             processing_class=tokenizer,
-            format=ARITHMETIC_FORMAT,
+            format=format,
         ).train()
-    return ImplicitPRM(policy.eval(), reference.eval(), tokenizer, beta, ARITHMETIC_FORMAT)
+    return ImplicitPRM(policy.eval(), reference.eval(), tokenizer, beta, format)
 
 
 def _schedule(
