@@ -112,7 +112,7 @@ class ImplicitPRMTrainer(Trainer):
     """Trains ``model`` with one of OBJECTIVES on outcome data.
 
     ``reference`` is the model behind the reference log-probabilities; give ``model`` itself to
-    refer to its weights before training, or None for a uniform reference. CE and KTO read rows of
+    refer to its weights before training, or None to train without one. CE and KTO read rows of
     ``prompt, completion, label``, DPO and NCA rows of ``prompt, chosen, rejected``
     (:func:`implicitprm.data.pair_responses` makes them); ``weight``, optional, says how often a row
     counts. Columns with reference log-probabilities (:func:`add_reference_logps`) are used where
@@ -354,7 +354,7 @@ def _reference_logps(
     pad_token_id: int | None,
     batch_size: int,
 ) -> dict[Response, list[float]]:
-    """Log-probabilities under the reference; 0 under a uniform one (None)."""
+    """Log-probabilities under the reference; 0 where there is none."""
     if reference is None:
         return {response: [0.0] * len(rows) for response, rows in encoded.items()}
     state = PartialState()

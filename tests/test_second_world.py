@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from implicitprm import ImplicitPRM
 from implicitprm.arithmetic.measure import PREDICTORS, first_error_f1, score_rows, step_scores
-from implicitprm.evaluation import auroc, bootstrap_over_problems, vote_accuracy
+from implicitprm.evaluation import auroc, bootstrap_over_problems
 from implicitprm.experiments import second_world, store
 from implicitprm.rewards import ScoredSolution
 from implicitprm.stackmachine import PROGRAM_FORMAT, load_programs, reasoner_path
@@ -35,19 +36,18 @@ def scored_test() -> list[ScoredSolution | None]:
 
 
 def test_votes_are_taken_over_behaviour() -> None:
-    """Two texts that do the same on the tests count together, and failing ones never win."""
-    tasks = list(dict.fromkeys(load_programs("test")["prompt"]))[:20]
-    rows = load_programs("test")
-    first = rows.select(range(rows["prompt"].index(tasks[-1])))  # the first 19 tasks
-    by_behaviour = second_world.answer_accuracy(first, scored_test()[: len(first)], (16,))
-    table = first.to_pandas()
-    table = table.loc[table.index.repeat(table["weight"])]
-    texts = table.groupby("prompt", sort=False)["completion"].apply(list).tolist()
-    right = table.groupby("prompt", sort=False)["label"].apply(list).tolist()
-    by_text = vote_accuracy(texts, right, 16)
-    assert by_behaviour["majority of 16"].mean() > by_text.mean()
-    failing = first.filter(lambda row: row["answer"] is None)
-    assert not any(failing["label"])
+    """Three texts that do the same outvote one that was drawn twice; a failing program never wins."""
+    rows = Dataset.from_dict(
+        {
+            "prompt": ["x+y\n"] * 5,
+            "label": [True, True, True, False, False],
+            "weight": [1, 1, 1, 2, 4],
+            "answer": ["1;2", "1;2", "1;2", "3;4", None],
+        }
+    )
+    accuracy = second_world.answer_accuracy(rows, scored_test()[:5], (9,))
+    assert accuracy["majority of 9"] == pytest.approx([1.0])
+    assert accuracy["chance (pass@1)"] == pytest.approx([3 / 9])
 
 
 def test_an_untrained_reward_chooses_at_random_and_votes_like_the_majority() -> None:

@@ -224,35 +224,49 @@ def load_checkpoint(checkpoint: str) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(checkpoint_folder(checkpoint)).eval()
 
 
-@cache
-def prepared_by(checkpoint: str) -> Dataset:
-    """The training rows with the log-probabilities of a checkpoint as reference."""
-    rows = objectives.prepared("CE").remove_columns("ref_logps")
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint_path())
+def rows_referred_to(reference: PreTrainedModel) -> Dataset:
+    """The training rows with log-probabilities of another reference."""
+    objectives.be_quiet()
     return add_reference_logps(
-        rows, load_checkpoint(checkpoint), tokenizer, ARITHMETIC_FORMAT, batch_size=128
+        objectives.prepared("CE").remove_columns("ref_logps"),
+        reference,
+        AutoTokenizer.from_pretrained(checkpoint_path()),
+        ARITHMETIC_FORMAT,
+        batch_size=128,
+    )
+
+
+def train_with_reference(
+    reference: PreTrainedModel, start: PreTrainedModel | None, seed: int, attention: str = "sdpa"
+) -> ImplicitPRM:
+    """Train with any reference of the same tokenizer; the policy starts as ``start`` (changed in
+    place), or as the reasoner."""
+    prm = train_prm(
+        rows_referred_to(reference),
+        policy=start,
+        seed=seed,
+        attention=attention,
+        **hyperparameters(),
+    )
+    return ImplicitPRM(prm.policy, reference, prm.tokenizer, prm.beta, prm.format)
+
+
+def train_on(chosen: Sequence[int], seed: int, attention: str = "sdpa") -> ImplicitPRM:
+    """Train on chosen instructions, UPDATES updates however many they are."""
+    return train_prm(
+        rows_of(chosen), max_steps=UPDATES, seed=seed, attention=attention, **hyperparameters()
     )
 
 
 def train(cell: Mapping[str, Any]) -> ImplicitPRM:
     """Train the PRM of a cell."""
-    settings: dict[str, Any] = hyperparameters() | {"seed": cell["seed"]}
-    attention = cell.get("attention", "sdpa")
+    seed, attention = cell["seed"], cell.get("attention", "sdpa")
     if cell["lab"] == "reference":
-        both = cell["role"] == ROLES[1]
-        prm = train_prm(
-            prepared_by(cell["checkpoint"]),
-            policy=load_checkpoint(cell["checkpoint"]) if both else None,
-            attention=attention,
-            **settings,
-        )
-        reference = load_checkpoint(cell["checkpoint"])
-        return ImplicitPRM(prm.policy, reference, prm.tokenizer, prm.beta, prm.format)
+        start = load_checkpoint(cell["checkpoint"]) if cell["role"] == ROLES[1] else None
+        return train_with_reference(load_checkpoint(cell["checkpoint"]), start, seed, attention)
     if cell["lab"] == "kind":
-        chosen = of_kind(cell["kind"], cell["seed"])
-    else:
-        chosen = choose_instructions(SELECTIONS[cell["rule"]], cell["seed"])
-    return train_prm(rows_of(chosen), max_steps=UPDATES, attention=attention, **settings)
+        return train_on(of_kind(cell["kind"], seed), seed, attention)
+    return train_on(choose_instructions(SELECTIONS[cell["rule"]], seed), seed, attention)
 
 
 def judge(prm: ImplicitPRM, rows: Dataset) -> dict[str, Any]:
@@ -275,15 +289,15 @@ def measure(cell: Mapping[str, Any]) -> dict[str, Any]:
     return judge(train(cell), load_rollouts("reasoner", "test"))
 
 
-def try_selection(rule: Selection, seed: int) -> dict[str, float]:
-    """Accuracy, in percent, of a PRM trained on a student's selection, on the *validation* split.
+def on_validation(prm: ImplicitPRM) -> dict[str, np.ndarray]:
+    """For your own ideas: accuracy per problem, in percent, by each of RULES on *validation*.
 
-    By each of RULES; about 20 seconds.
+    Use the test rollouts once, at the end, for the one idea that was best here.
     """
-    rows = rows_of(choose_instructions(rule, seed))
-    prm = train_prm(rows, max_steps=UPDATES, seed=seed, **hyperparameters())
-    found = judge(prm, load_rollouts("reasoner", "validation"))["answers"]
-    return {name: float(np.mean(values)) for name, values in found.items()}
+    return {
+        rule: np.array(values)
+        for rule, values in judge(prm, load_rollouts("reasoner", "validation"))["answers"].items()
+    }
 
 
 def grid_cells(seeds: Sequence[int]) -> list[dict[str, Any]]:

@@ -1,4 +1,6 @@
-"""The scorecard of chapter 15: every claim, its effect here with an interval, and a verdict.
+"""Every claim, its effect here with an interval, and a verdict.
+
+``python -m implicitprm.experiments.scorecard`` prints it.
 
 Nothing in it is typed: an effect is read from a result file, and the verdict follows from the
 intervals by :func:`verdict`. A claim that nothing here can test says why.
@@ -17,7 +19,7 @@ import pandas as pd
 from implicitprm.experiments.paper import COMPUTE_RATIOS
 from implicitprm.experiments.store import load_result
 
-Expects = Literal["above 0", "below 0", "about 0"]
+Expects = Literal["above 0", "below 0", "about 0", "not above 0", "not below 0"]
 HOLDS = "holds"
 CONDITIONAL = "holds under a condition"
 REVERSED = "reversed"
@@ -30,7 +32,8 @@ class Effect:
     """One number that bears on a claim, under one condition.
 
     ``interval`` is its value, low and high end; ``expects`` is what the claim says of it. An effect
-    "about 0" is one whose whole interval lies within ± ``margin``.
+    "about 0" is one whose whole interval lies within ± ``margin``; one "not above 0" (or below) has
+    an interval that ends within the margin on that side.
     """
 
     condition: str
@@ -41,21 +44,21 @@ class Effect:
 
     def __str__(self) -> str:
         value, low, high = self.interval
-        number = (
-            "{:+.1f} [{:+.1f}, {:+.1f}]" if self.unit == "points" else "{:.3g} [{:.3g}, {:.3g}]"
-        )
-        return f"{self.condition}: {number.format(value, low, high)} {self.unit}"
+        spec = "+.1f" if self.unit == "points" else ".3g"
+        bounds = "" if low == high else f" [{low:{spec}}, {high:{spec}}]"
+        return f"{self.condition}: {value:{spec}}{bounds} {self.unit}"
 
     @property
     def finding(self) -> str:
         """HOLDS, REVERSED or NOT_FOUND."""
         _, low, high = self.interval
+        if self.expects in ("below 0", "not below 0"):  # the mirror image of the other side
+            low, high = -high, -low
         if self.expects == "about 0":
             return HOLDS if -self.margin <= low and high <= self.margin else NOT_FOUND
-        above, below = low > 0, high < 0
-        if self.expects == "below 0":
-            above, below = below, above
-        return HOLDS if above else REVERSED if below else NOT_FOUND
+        if self.expects in ("not above 0", "not below 0"):
+            return HOLDS if high <= self.margin else REVERSED if low > 0 else NOT_FOUND
+        return HOLDS if low > 0 else REVERSED if high < 0 else NOT_FOUND
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def scorecard() -> pd.DataFrame:
                 "claim": claim.text,
                 "source": claim.source,
                 "chapter": claim.chapter,
-                "effect here": "; ".join(map(str, effects)) or claim.why_not,
+                "effect": "; ".join(map(str, effects)) or claim.why_not,
                 "verdict": verdict(effects),
             }
         )
@@ -298,6 +301,215 @@ def first_look() -> list[Effect]:
     ]
 
 
+# ---- Chapters 09 to 11, and the second world -------------------------------------------------
+
+
+def one_response() -> list[Effect]:
+    """CE with one response per instruction, by the minimum of 16, minus one response alone."""
+    arm = {"objective": "CE", "source": "base", "share": 1.0, "responses": 1}
+    rows = pick("scaling", part="summary", schedule="3 epochs", **arm)["rows"]
+    return [
+        Effect(f"minus {level}, {world}", as_triple(rows[world]["min"][f"minus {level}"]))
+        for level in ("pass@1", "majority")
+        for world in ("reasoner", "strong")
+    ]
+
+
+def scaling_slope(amount: str) -> list[Effect]:
+    """Points per doubling of an amount; one seed."""
+    return [
+        Effect(
+            f"{name}, {schedule}",
+            as_triple(
+                pick("scaling", part="slope", slope=amount, objective=name, schedule=schedule)[
+                    "rows"
+                ]["reasoner"]["min"]
+            ),
+        )
+        for name in ("CE", "DPO")
+        for schedule in ("3 epochs", "matched")
+    ]
+
+
+def contrast(name: str, world: str = "reasoner", **where: Any) -> tuple[float, float, float]:
+    cell = pick("scaling", part="effect", effect=name, **where)
+    return as_triple(cell["rows"][world]["min"])
+
+
+def responses_for_dpo() -> list[Effect]:
+    name = "8 responses minus 2: DPO's gain minus CE's"
+    return [
+        Effect(f"{schedule}, one seed", contrast(name, schedule=schedule))
+        for schedule in ("3 epochs", "matched")
+    ]
+
+
+def arm_of_scaling(objective: str, source: str, schedule: str = "matched") -> list[Any]:
+    return [objective, source, 1.0, 8, schedule]
+
+
+def no_gain(sources: Mapping[str, str], than: str, world: str) -> list[Effect]:
+    """Kinds of data that the paper found to bring nothing: that is, they are not better."""
+    return [
+        Effect(
+            condition,
+            contrast(f"{source} minus {than}", world, a=arm_of_scaling("CE", source)),
+            "not above 0",
+        )
+        for source, condition in sources.items()
+    ]
+
+
+def matched_order() -> list[Effect]:
+    """The paper's order DPO, NCA, CE, KTO, at one number of updates."""
+    expects: dict[str, Expects] = {"DPO": "above 0", "NCA": "above 0", "KTO": "below 0"}
+    return [
+        Effect(
+            f"{name} minus CE",
+            contrast(f"{name} minus CE", a=arm_of_scaling(name, "base")),
+            to,
+        )
+        for name, to in expects.items()
+    ]
+
+
+def reading(
+    objective: str, trained: str, read: str, stage: str = "stage 1"
+) -> dict[str, dict[str, list[float]]]:
+    where = {"part": "summary", "objective": objective, "stage": stage}
+    return pick("ablations", **where, **{"trained with": trained, "read with": read})["rows"]
+
+
+def second_stage(labels: Mapping[str, Expects]) -> list[Effect]:
+    return [
+        Effect(
+            label,
+            as_triple(
+                reading("CE", "reasoner", "reasoner", label)["reasoner, min"][
+                    "minus one more epoch of CE"
+                ]
+            ),
+            to,
+        )
+        for label, to in labels.items()
+    ]
+
+
+def without_reference(trained: str, read: str, quantity: str) -> list[Effect]:
+    """CE and DPO trained and read so, minus the same objective with the reference in both."""
+    return [
+        Effect(
+            f"{objective}, trained with {trained}",
+            as_triple(reading(objective, trained, read)[quantity]["minus as usual"]),
+            "not below 0" if quantity == "reasoner, min" else "below 0",
+        )
+        for objective in ("CE", "DPO")
+    ]
+
+
+def as_policy() -> list[Effect]:
+    effects = []
+    for name in OBJECTIVES:
+        where = {"part": "policy", "objective": name, "trained with": "reasoner"}
+        value = pick("ablations", **where)["rows"]["pass@1"]["minus the reasoner"]
+        effects.append(Effect(name, as_triple(value), "below 0"))
+    return effects
+
+
+def style_explained_away() -> list[Effect]:
+    where = {"part": "summary", "read with": "none"}
+    return [
+        Effect(
+            f"{written}, by {rule}",
+            as_triple(
+                pick("style", **where, written=written)["rows"][rule][
+                    "cost of style minus its generator"
+                ]
+            ),
+            "below 0",
+        )
+        for written in ("as sampled", "half restyled")
+        for rule in ("min", "sum")
+    ]
+
+
+def errors(
+    section: str, key: str, method: str = "CE", minus: str | None = None
+) -> tuple[float, float, float]:
+    where = {"section": section, "method": method}
+    if minus is None:
+        return as_triple(pick("where_is_the_error", part="summary", **where)["rows"][key])
+    cell = pick("where_is_the_error", part="difference", minus=minus, **where)
+    return as_triple(cell["rows"][key])
+
+
+def advantage_like() -> list[Effect]:
+    """Agreement of q with Q − Q⁰ minus that with Q, pooled; and what a head has more."""
+    return [
+        Effect("CE", errors("truth", "pooled: Q - Q0 minus Q"), unit="rank correlation"),
+        Effect(
+            "CE minus the outcome head",
+            errors("truth", "pooled: Q - Q0 minus Q", minus="ORM"),
+            unit="rank correlation",
+        ),
+    ]
+
+
+def an_orm_in_disguise() -> list[Effect]:
+    """Best of 16 by the minimum, without the last step minus with it, in points."""
+    return [
+        Effect(name, errors("minimum", "min without the answer minus min", name), "below 0")
+        for name in ("CE", "DPO", "KTO")
+    ]
+
+
+def surface_tokens() -> list[Effect]:
+    """AUROC that commuted operands cost, less what they cost a head that sees confidence."""
+    return [
+        Effect(
+            f"{name} minus the outcome head",
+            errors("surface", "commuted: AUROC lost", name, "ORM"),
+            unit="AUROC lost",
+        )
+        for name in ("CE", "DPO", "KTO")
+    ]
+
+
+def unseen_facts() -> list[Effect]:
+    return [
+        Effect(
+            f"{kind}, CE minus the outcome head",
+            errors("unseen", f"drop, {kind}: AUROC", minus="ORM"),
+            unit="AUROC lost",
+        )
+        for kind in ("slips", "misconceptions")
+    ]
+
+
+def carried_threshold() -> list[Effect]:
+    """First-error F1 by CE's carried threshold, minus that of log π_ref by its own."""
+    return [
+        Effect(
+            generator,
+            errors("first error", f"{key}: F1", minus="log π_ref"),
+            unit="F1 (0 to 1)",
+        )
+        for generator, key in (("reasoner", "test"), ("strong", "strong"), ("early", "early"))
+    ]
+
+
+def in_the_second_world(rule: str, rival: str) -> list[Effect]:
+    return [
+        Effect(
+            name.upper(),
+            as_triple(
+                pick("second_world", part="summary", objective=name)["rows"][rule][f"minus {rival}"]
+            ),
+        )
+        for name in ("ce", "dpo", "kto")
+    ]
+
+
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         "The running sum of β log-ratios is β log E exp(r/β) over completions",
@@ -439,4 +651,196 @@ CLAIMS: tuple[Claim, ...] = (
         ("best_of_n",),
         fall_to_64,
     ),
+    Claim(
+        "CE works with one response per instruction",
+        "§5.1, Figure 5",
+        "09",
+        ("scaling",),
+        one_response,
+    ),
+    Claim(
+        "More instructions help (points per doubling, one seed)",
+        "§5.1, Figure 4",
+        "09",
+        ("scaling",),
+        lambda: scaling_slope("instructions"),
+    ),
+    Claim(
+        "More responses per instruction help (points per doubling, one seed)",
+        "§5.1, Figure 5",
+        "09",
+        ("scaling",),
+        lambda: scaling_slope("responses"),
+    ),
+    Claim(
+        "DPO needs more responses than CE",
+        "§5.1, Figure 5",
+        "09",
+        ("scaling",),
+        responses_for_dpo,
+    ),
+    Claim(
+        "More diverse responses bring nothing",
+        "§5.2, Table 2",
+        "09",
+        ("scaling",),
+        lambda: no_gain(
+            {
+                "half early": "half from the early checkpoint",
+                "full temperature": "nothing truncated, one seed",
+            },
+            "base",
+            "reasoner",
+        ),
+    ),
+    Claim(
+        "Irrelevant instructions bring nothing",
+        "§5.2, Table 2",
+        "09",
+        ("scaling",),
+        lambda: no_gain({"A1+irrelevant": "minus alone added"}, "A1", "plus_times"),
+    ),
+    Claim(
+        "The order DPO, NCA, CE, KTO, at equal numbers of updates",
+        "§4.2, Table 1",
+        "09",
+        ("scaling",),
+        matched_order,
+    ),
+    Claim(
+        "Math-Shepherd's step labels bring nothing in a second stage",
+        "§5.3, Table 2",
+        "10",
+        ("ablations",),
+        lambda: second_stage(
+            {"Math-Shepherd, soft": "not above 0", "Math-Shepherd, hard": "not above 0"}
+        ),
+    ),
+    Claim(
+        "True step labels bring something in a second stage",
+        "beside §5.3",
+        "10",
+        ("ablations",),
+        lambda: second_stage({"true labels": "above 0"}),
+    ),
+    Claim(
+        "Without the reference at inference best-of-N is not worse",
+        "§5.4, Table 5",
+        "10",
+        ("ablations",),
+        lambda: without_reference("reasoner", "none", "reasoner, min"),
+    ),
+    Claim(
+        "Without the reference in training, read with it, best-of-N is not worse",
+        "§5.4, Table 5",
+        "10",
+        ("ablations",),
+        lambda: without_reference("none", "reasoner", "reasoner, min"),
+    ),
+    Claim(
+        "Without the reference in both best-of-N is not worse",
+        "§5.4, Table 5",
+        "10",
+        ("ablations",),
+        lambda: without_reference("none", "none", "reasoner, min"),
+    ),
+    Claim(
+        "Without the reference at inference the agreement with Q within problems suffers",
+        "beside §5.4",
+        "10",
+        ("ablations",),
+        lambda: without_reference("reasoner", "none", "agreement within problems"),
+    ),
+    Claim(
+        "Training as a PRM makes the model a worse policy",
+        "§5.3, Table 3",
+        "10",
+        ("ablations",),
+        as_policy,
+    ),
+    Claim(
+        "The reference explains a style away that log π_θ alone punishes",
+        "Proposition 3.1 (consequence)",
+        "10",
+        ("style",),
+        style_explained_away,
+    ),
+    Claim(
+        "First errors are found with a threshold from another split, better than by confidence",
+        "ProcessBench's protocol",
+        "11",
+        ("where_is_the_error",),
+        carried_threshold,
+    ),
+    Claim(
+        "q follows Q − Q⁰ rather than Q, more than an outcome head does",
+        "Proposition 3.1 (q⁰ = 0)",
+        "11",
+        ("where_is_the_error",),
+        advantage_like,
+    ),
+    Claim(
+        "The minimum is an outcome reward in disguise: without the last step it is worse",
+        "criticism, arXiv 2501.07301",
+        "11",
+        ("where_is_the_error",),
+        an_orm_in_disguise,
+    ),
+    Claim(
+        "Implicit rewards lean on surface tokens more than an explicit head",
+        "criticism, arXiv 2507.07981",
+        "11",
+        ("where_is_the_error",),
+        surface_tokens,
+    ),
+    Claim(
+        "Implicit rewards generalise worse to unseen facts than an explicit head",
+        "criticism, arXiv 2507.07981",
+        "11",
+        ("where_is_the_error",),
+        unseen_facts,
+    ),
+    Claim(
+        "In a second world best of 16 by the minimum beats the majority vote",
+        "abstract",
+        "15",
+        ("second_world",),
+        lambda: in_the_second_world("best of 16: reward, min over steps", "majority"),
+    ),
+    Claim(
+        "In a second world the weighted vote of 64 beats the majority vote",
+        "§4.3, Figure 3",
+        "15",
+        ("second_world",),
+        lambda: in_the_second_world("weighted vote of 64", "majority"),
+    ),
+    Claim(
+        "Implicit process rewards make reinforcement learning more sample-efficient",
+        "arXiv 2502.01456",
+        "12",
+        why_not="chapter 12 is not written yet",
+    ),
+    Claim(
+        "Best-of-N on MATH-500 with 8B models, to the figures of Table 1",
+        "§4.2, Table 1",
+        "14",
+        why_not="needs models of 7B and more and a GPU",
+    ),
+    Claim(
+        "Scoring with two models costs 22 to 202% of generation",
+        "Table 4",
+        "14",
+        why_not="needs models of 7B and more and a GPU",
+    ),
 )
+
+
+def main() -> None:
+    """Print the verdict on every claim, with the effects behind it."""
+    for line in scorecard().itertuples():
+        print(f"{line.verdict.upper()}: {line.claim} ({line.source}; chapter {line.chapter})")
+        print(f"    {line.effect}")
+
+
+if __name__ == "__main__":
+    main()
