@@ -36,7 +36,7 @@ def scored_test() -> list[ScoredSolution | None]:
 
 
 def test_votes_are_taken_over_behaviour() -> None:
-    """Three texts that do the same outvote one that was drawn twice; a failing program never wins."""
+    """Three texts that do the same outvote one drawn twice; a failing program never wins."""
     rows = Dataset.from_dict(
         {
             "prompt": ["x+y\n"] * 5,
