@@ -498,16 +498,29 @@ def carried_threshold() -> list[Effect]:
     ]
 
 
-def in_the_second_world(rule: str, rival: str) -> list[Effect]:
+def in_the_second_world(rule: str, rival: str, expects: Expects = "above 0") -> list[Effect]:
+    return [
+        Effect(name.upper(), as_triple(cell["rows"][rule][f"minus {rival}"]), expects)
+        for name, cell in second_world().items()
+    ]
+
+
+def steps_in_the_second_world() -> list[Effect]:
     return [
         Effect(
-            name.upper(),
-            as_triple(
-                pick("second_world", part="summary", objective=name)["rows"][rule][f"minus {rival}"]
-            ),
+            f"{name.upper()}, {measure}",
+            as_triple(cell[key]["step reward minus log π_ref alone"]),
+            unit="(of 1)",
         )
-        for name in ("ce", "dpo", "kto")
+        for measure, key in (("AUROC", "auroc"), ("first-error F1", "f1"))
+        for name, cell in second_world().items()
     ]
+
+
+def second_world() -> dict[str, dict[str, Any]]:
+    return {
+        name: pick("second_world", part="summary", objective=name) for name in ("ce", "dpo", "kto")
+    }
 
 
 CLAIMS: tuple[Claim, ...] = (
@@ -813,6 +826,20 @@ CLAIMS: tuple[Claim, ...] = (
         "15",
         ("second_world",),
         lambda: in_the_second_world("weighted vote of 64", "majority"),
+    ),
+    Claim(
+        "In a second world the sum over steps loses from 16 to 64 candidates",
+        "chapter 07's finding",
+        "15",
+        ("second_world",),
+        lambda: in_the_second_world("best of 64: reward, sum over steps", "16", "below 0"),
+    ),
+    Claim(
+        "In a second world step rewards rank steps better than log π_ref does",
+        "§3",
+        "15",
+        ("second_world",),
+        steps_in_the_second_world,
     ),
     Claim(
         "Implicit process rewards make reinforcement learning more sample-efficient",

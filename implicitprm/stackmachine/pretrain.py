@@ -1,7 +1,7 @@
 """Remake the shipped reasoner: ``python -m implicitprm.stackmachine.pretrain``.
 
 The model of the arithmetic world with another vocabulary, trained by the same code on an endless
-stream of fresh tasks with the programs of one fallible tutor. About ten minutes on one CPU core.
+stream of fresh tasks with the programs of one fallible tutor. About twelve minutes on one CPU core.
 """
 
 from __future__ import annotations
