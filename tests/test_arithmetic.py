@@ -415,9 +415,9 @@ def truth_of(row: dict[str, Any]) -> SolutionTruth:
 
 def test_unknown_files_are_named() -> None:
     with pytest.raises(
-        ValueError, match=r"no rollouts of 'early' for 'train'.*early \(test, test_unseen\)"
+        ValueError, match=r"no rollouts of 'strong' for 'train'.*strong \(test, test_unseen\)"
     ):
-        rollouts_path("early", "train")
+        rollouts_path("strong", "train")
     with pytest.raises(ValueError, match="no rollouts of 'weak'"):
         load_rollouts("weak", "test")
 
