@@ -523,6 +523,43 @@ def second_world() -> dict[str, dict[str, Any]]:
     }
 
 
+# ---- The open questions ----------------------------------------------------------------------
+
+
+def lab(name: str, arm: str, tested: str = "all") -> tuple[float, float, float]:
+    """An arm minus the control of its lab, by the minimum of 16."""
+    cell = pick("open_questions", part="summary", lab=name, arm=arm, tested=tested)
+    return as_triple(cell["rows"]["min"]["minus control"])
+
+
+def other_kinds() -> list[Effect]:
+    """Trained on one kind of problem, tested on its opposite, minus a mixed set of equal size."""
+    opposite = {"short": "long", "long": "short", "without *": "with *", "with *": "without *"}
+    return [
+        Effect(f"trained on {own}, tested on {other}", lab("kind", own, other), "not below 0")
+        for own, other in opposite.items()
+    ]
+
+
+def better_references() -> list[Effect]:
+    """Checkpoints as references of a policy that starts as the reasoner, minus the reasoner."""
+    expects: dict[str, Expects] = {"early": "below 0", "strong": "above 0"}
+    return [
+        Effect(f"{checkpoint} minus the reasoner", lab("reference", f"{checkpoint}, reference"), to)
+        for checkpoint, to in expects.items()
+    ]
+
+
+def selection_rules() -> list[Effect]:
+    return [
+        Effect(rule, lab("selection", rule))
+        for rule in dict.fromkeys(
+            c["rule"] for c in cells("open_questions") if c["part"] == "selection"
+        )
+        if rule != "at random"
+    ]
+
+
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         "The running sum of β log-ratios is β log E exp(r/β) over completions",
@@ -840,6 +877,27 @@ CLAIMS: tuple[Claim, ...] = (
         "15",
         ("second_world",),
         steps_in_the_second_world,
+    ),
+    Claim(
+        "A PRM trained on one kind of problem serves the other as well as a mixed one",
+        "open question: kinds of problem",
+        "15",
+        ("open_questions",),
+        other_kinds,
+    ),
+    Claim(
+        "The better the reference, the better the PRM",
+        "open question: the reference",
+        "15",
+        ("open_questions",),
+        better_references,
+    ),
+    Claim(
+        "Choosing instructions by a rule is better than choosing them at random",
+        "open question: instructions",
+        "15",
+        ("open_questions",),
+        selection_rules,
     ),
     Claim(
         "Implicit process rewards make reinforcement learning more sample-efficient",
