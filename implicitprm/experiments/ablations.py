@@ -32,11 +32,9 @@ import numpy.typing as npt
 import torch
 import typer
 from datasets import Dataset
-from datasets.utils.logging import disable_progress_bar
 from scipy.stats import rankdata
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-from transformers.utils import logging
 
 from implicitprm.arithmetic import ARITHMETIC_FORMAT, checkpoint_path, load_rollouts
 from implicitprm.arithmetic.collect import MIN_P
@@ -46,7 +44,6 @@ from implicitprm.comparisons.heads import LogRatio
 from implicitprm.evaluation import (
     best_of_n_accuracy,
     choose_threshold,
-    first_error,
     mean_interval,
     paired_difference,
     rank_correlation,
@@ -55,13 +52,14 @@ from implicitprm.experiments import objectives
 from implicitprm.experiments.baselines import (
     Judged,
     by_additive_steps,
+    first_error_hits,
     scores_at,
     step_labels,
     step_truth,
     true_values,
 )
 from implicitprm.experiments.grid import forget_cells, run_cells
-from implicitprm.experiments.runs import EPOCHS, STEP_BETA, train_prm, train_scorer
+from implicitprm.experiments.runs import EPOCHS, STEP_BETA, be_quiet, train_prm, train_scorer
 from implicitprm.experiments.store import load_result, rounded, save_result
 from implicitprm.rewards import ImplicitPRM, sum_by_step
 from implicitprm.rollouts import sample_rollouts
@@ -366,16 +364,8 @@ def _steps_told_apart(judged: Judged) -> dict[str, Array]:
 def _first_errors(judged: Judged, threshold: float) -> Array:
     """First-error F1 (0..1) on the reasoner's test rollouts: (R+1)."""
     rows = rows_of("reasoner")
-    numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(rows["prompt"]))}
-    sums = np.zeros((len(numbers), 4))  # hits and weights, with and without an error
-    for prompt, label, weight, steps in zip(
-        rows["prompt"], rows["first_error"], rows["weight"], judged.steps, strict=True
-    ):
-        if steps is not None:
-            hit = first_error(steps, threshold) == label
-            side = 0 if label >= 0 else 2
-            sums[numbers[prompt], side : side + 2] += (weight * hit, weight)
-    totals = resampled_problems(len(numbers)) @ sums  # (R+1, 4)
+    sums = first_error_hits(rows, judged, threshold)
+    totals = resampled_problems(len(sums)) @ sums  # (R+1, 4)
     a, b = totals[:, 0] / totals[:, 1], totals[:, 2] / totals[:, 3]
     return np.asarray(2 * a * b / np.maximum(a + b, 1e-12))
 
@@ -513,15 +503,9 @@ def write_solutions(
     return found
 
 
-def quiet() -> None:
-    """No progress bars of data sets and checkpoints inside a worker."""
-    logging.disable_progress_bar()
-    disable_progress_bar()
-
-
 def measure(cell: Mapping[str, Any]) -> dict[str, Any]:
     """Everything about one cell: ``readings`` by arm and reference, ``policy`` what it writes."""
-    quiet()
+    be_quiet()
     objective, reference = cell["objective"], cell["reference"]
     if objective == UNTRAINED:
         policy = reference_model("reasoner")
@@ -561,7 +545,7 @@ def validation_accuracy(
 
 def validate(cell: Mapping[str, Any]) -> dict[str, Any]:
     """Validation accuracy of a setting; of all second stages and rates for the cell of stages."""
-    quiet()
+    be_quiet()
     policy = train(cell)
     if cell.get("stages"):
         return {

@@ -23,8 +23,6 @@ from typing import Annotated, Any, cast
 import numpy as np
 import typer
 from datasets import Dataset
-from datasets.utils.logging import disable_progress_bar
-from transformers.utils import logging
 
 from implicitprm.arithmetic import Problem, check_solution, load_rollouts, unseen_facts
 from implicitprm.arithmetic.measure import candidate_grid, score_rows
@@ -58,6 +56,7 @@ from implicitprm.experiments.grid import forget_cells, run_cells
 from implicitprm.experiments.runs import (
     EPOCHS,
     STEP_BETA,
+    be_quiet,
     reference_scorer,
     score_rows_by_steps,
     train_prm,
@@ -151,14 +150,9 @@ def step_labels(source: str, rows: Dataset) -> list[list[float]]:
     ]
 
 
-def _quiet() -> None:
-    logging.disable_progress_bar()
-    disable_progress_bar()
-
-
 def train(cell: Mapping[str, Any]) -> Scorer:
     """Train the method of a cell; returns what judges rows."""
-    _quiet()
+    be_quiet()
     method = cell["method"]
     attention = cell.get("attention", "sdpa")
     if method in IMPLICIT or method == POLICY:
@@ -382,8 +376,8 @@ def threshold_on_validation(scorer: Scorer) -> float:
     )
 
 
-def f1_interval(rows: Dataset, judged: Judged, threshold: float) -> list[float]:
-    """First-error F1 (0..1) with its interval over problems."""
+def first_error_hits(rows: Dataset, judged: Judged, threshold: float) -> np.ndarray:
+    """Of each problem: hits and weight with an error, hits and weight without: (P, 4)."""
     numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(rows["prompt"]))}
     sums = np.zeros((len(numbers), 4))  # hits and weights, with and without an error
     for prompt, label, weight, steps in zip(
@@ -393,6 +387,12 @@ def f1_interval(rows: Dataset, judged: Judged, threshold: float) -> list[float]:
             hit = first_error(steps, threshold) == label
             side = 0 if label >= 0 else 2
             sums[numbers[prompt], side : side + 2] += (weight * hit, weight)
+    return sums
+
+
+def f1_interval(rows: Dataset, judged: Judged, threshold: float) -> list[float]:
+    """First-error F1 (0..1) with its interval over problems."""
+    sums = first_error_hits(rows, judged, threshold)
 
     def f1(problems: np.ndarray) -> float:
         with_error, total, without, rest = sums[problems].sum(axis=0)
@@ -459,7 +459,7 @@ def measure_scorer(scorer: Scorer) -> dict[str, Any]:
 
 def measure(cell: Mapping[str, Any]) -> dict[str, Any]:
     """Train the method of a cell, or take one that needs no training, and measure it."""
-    _quiet()
+    be_quiet()
     if cell["method"] in UNTRAINED:
         return measure_scorer(by_ref if cell["method"] == UNTRAINED[0] else by_length)
     return measure_scorer(train(cell))
@@ -467,7 +467,7 @@ def measure(cell: Mapping[str, Any]) -> dict[str, Any]:
 
 def validate(cell: Mapping[str, Any]) -> dict[str, Any]:
     """Accuracy by RULE (percent) and step AUROC on the validation split."""
-    _quiet()
+    be_quiet()
     rows = load_rollouts("reasoner", "validation")
     if "epochs" in cell:
         train_rows = load_rollouts("reasoner", "train")

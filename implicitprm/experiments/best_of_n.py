@@ -21,9 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 from datasets import Dataset
-from datasets.utils.logging import disable_progress_bar
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
 
 from implicitprm.arithmetic import ARITHMETIC_FORMAT, checkpoint_path, load_rollouts
 from implicitprm.arithmetic.measure import (
@@ -42,7 +40,7 @@ from implicitprm.evaluation import (
     vote_accuracy,
 )
 from implicitprm.experiments.grid import forget_cells, run_cells
-from implicitprm.experiments.runs import EPOCHS, train_prm
+from implicitprm.experiments.runs import EPOCHS, be_quiet, train_prm
 from implicitprm.experiments.store import load_result, rounded, save_result
 from implicitprm.rewards import ImplicitPRM, ScoredSolution
 from implicitprm.selection import aggregate
@@ -96,8 +94,7 @@ def training_rows(world: str) -> Dataset:
 
 def train(cell: Mapping[str, Any]) -> ImplicitPRM:
     """Train the PRM of a cell."""
-    logging.disable_progress_bar()
-    disable_progress_bar()
+    be_quiet()
     return train_prm(
         training_rows(cell["trained"]),
         WORLDS[cell["trained"]][0],

@@ -20,9 +20,7 @@ import numpy as np
 import pandas as pd
 import typer
 from datasets import Dataset
-from datasets.utils.logging import disable_progress_bar
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
 
 from implicitprm.arithmetic import ARITHMETIC_FORMAT, checkpoint_path, load_rollouts
 from implicitprm.arithmetic.measure import (
@@ -36,7 +34,7 @@ from implicitprm.arithmetic.measure import (
 from implicitprm.data import balance_labels, pair_responses
 from implicitprm.evaluation import auroc, mean_interval, paired_difference
 from implicitprm.experiments.grid import forget_cells, run_cells
-from implicitprm.experiments.runs import EPOCHS, train_prm
+from implicitprm.experiments.runs import EPOCHS, be_quiet, train_prm
 from implicitprm.experiments.store import rounded, save_result
 from implicitprm.rewards import ImplicitPRM
 from implicitprm.training import OBJECTIVES, add_reference_logps
@@ -86,12 +84,6 @@ def training_rows(variant: str, rollouts: Dataset) -> Dataset:
     if how == "balanced by prompt":
         return balance_labels(rollouts, "prompt")
     return rollouts
-
-
-def be_quiet() -> None:
-    """No progress bars of transformers and datasets: a grid has its own."""
-    logging.disable_progress_bar()
-    disable_progress_bar()
 
 
 @cache

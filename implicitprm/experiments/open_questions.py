@@ -38,7 +38,7 @@ from implicitprm.arithmetic.problems import FACTS
 from implicitprm.evaluation import auroc, mean_interval, paired_difference
 from implicitprm.experiments import baselines, objectives
 from implicitprm.experiments.grid import SCRATCH, forget_cells, run_cells
-from implicitprm.experiments.runs import EPOCHS, train_prm
+from implicitprm.experiments.runs import EPOCHS, be_quiet, train_prm
 from implicitprm.experiments.store import load_result, rounded, save_result
 from implicitprm.rewards import ImplicitPRM
 from implicitprm.training import add_reference_logps
@@ -226,7 +226,7 @@ def load_checkpoint(checkpoint: str) -> PreTrainedModel:
 
 def rows_referred_to(reference: PreTrainedModel) -> Dataset:
     """The training rows with log-probabilities of another reference."""
-    objectives.be_quiet()
+    be_quiet()
     return add_reference_logps(
         objectives.prepared("CE").remove_columns("ref_logps"),
         reference,

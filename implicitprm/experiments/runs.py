@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from datasets.utils.logging import disable_progress_bar
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging
 
 from implicitprm.arithmetic import ARITHMETIC_FORMAT, checkpoint_path, load_rollouts
 from implicitprm.arithmetic.measure import inside_world, score_rows
@@ -84,6 +86,12 @@ def _schedule(
         "disable_tqdm": True,
         "seed": seed,
     }
+
+
+def be_quiet() -> None:
+    """No progress bars of transformers and datasets: a grid has its own."""
+    logging.disable_progress_bar()
+    disable_progress_bar()
 
 
 def build_scorer(architecture: str, seed: int, attention: str = "sdpa") -> nn.Module:

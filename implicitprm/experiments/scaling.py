@@ -24,9 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 from datasets import Dataset, concatenate_datasets
-from datasets.utils.logging import disable_progress_bar
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
 
 from implicitprm.arithmetic import ARITHMETIC_FORMAT as FORMAT
 from implicitprm.arithmetic import checkpoint_path, load_rollouts
@@ -53,7 +51,7 @@ from implicitprm.experiments.baselines import (
     step_truth,
 )
 from implicitprm.experiments.grid import forget_cells, run_cells
-from implicitprm.experiments.runs import EPOCHS, train_prm
+from implicitprm.experiments.runs import EPOCHS, be_quiet, train_prm
 from implicitprm.experiments.store import load_result, rounded, save_result
 from implicitprm.logprobs import score_logps
 from implicitprm.rewards import ImplicitPRM, sum_by_step
@@ -107,8 +105,7 @@ def all_rows(world: str, split: str) -> Dataset:
 
     Without the few texts that the tokenizer cannot read again.
     """
-    logging.disable_progress_bar()
-    disable_progress_bar()
+    be_quiet()
     folder = checkpoint_path("reasoner")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     rows = load_rollouts(world, split).select_columns(

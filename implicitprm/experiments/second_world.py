@@ -19,9 +19,7 @@ import numpy as np
 import pandas as pd
 import typer
 from datasets import Dataset
-from datasets.utils.logging import disable_progress_bar
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
 
 from implicitprm.arithmetic.measure import (
     PREDICTORS,
@@ -44,7 +42,7 @@ from implicitprm.evaluation import (
     vote_accuracy,
 )
 from implicitprm.experiments.grid import forget_cells, run_cells
-from implicitprm.experiments.runs import EPOCHS, train_prm
+from implicitprm.experiments.runs import EPOCHS, be_quiet, train_prm
 from implicitprm.experiments.store import rounded, save_result
 from implicitprm.rewards import ImplicitPRM, ScoredSolution
 from implicitprm.stackmachine import PROGRAM_FORMAT, load_programs, reasoner_path
@@ -72,8 +70,7 @@ MEASURED = (RULE, "best of 16: reward, sum over steps", "weighted vote of 16")
 @cache
 def prepared(objective: str) -> Dataset:
     """The training rows of an objective with reference log-probabilities, once per process."""
-    logging.disable_progress_bar()
-    disable_progress_bar()
+    be_quiet()
     rows = load_programs("train")
     if OBJECTIVES[objective].format == "preference":
         rows = pair_responses(rows, "all", PAIRING_SEED)

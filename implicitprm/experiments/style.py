@@ -1,4 +1,4 @@
-"""Chapter 10: ``python -m implicitprm.experiments.style`` (about six minutes of one core).
+"""Chapter 10: ``python -m implicitprm.experiments.style`` (about ten minutes of one core).
 
 A style that has nothing to do with being right, in a world made for the purpose: the reasoner is
 trained a little further on the tutor's solutions in which one step in ten is written with ``#`` for
@@ -56,14 +56,13 @@ from implicitprm.experiments.ablations import (
     auroc_within,
     chapter_6,
     mean_over_seeds,
-    quiet,
     resampled_interval,
     resampled_problems,
     step_logps,
 )
 from implicitprm.experiments.baselines import by_additive_steps, scores_at
 from implicitprm.experiments.grid import forget_cells, run_cells
-from implicitprm.experiments.runs import EPOCHS, train_prm
+from implicitprm.experiments.runs import EPOCHS, be_quiet, train_prm
 from implicitprm.experiments.store import rounded, save_result
 from implicitprm.rollouts import sample_rollouts
 from implicitprm.training import add_reference_logps
@@ -278,7 +277,7 @@ def _generator_logps(updates: int, how: str) -> StepLogps:
 
 def measure(cell: Mapping[str, Any]) -> dict[str, Any]:
     """Train the PRM of a seed; it is read with its generator and without, beside log π_ref."""
-    quiet()
+    be_quiet()
     updates = cell.get("updates", UPDATES)
     made, setting = world(updates), chapter_6("CE")
     policy = train_prm(

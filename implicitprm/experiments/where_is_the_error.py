@@ -20,9 +20,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from datasets.utils.logging import disable_progress_bar
 from torch import nn
-from transformers.utils import logging
 
 from implicitprm.arithmetic import (
     load_rollouts,
@@ -60,6 +58,7 @@ from implicitprm.experiments.error_sets import (
 )
 from implicitprm.experiments.grid import forget_cells, run_cells
 from implicitprm.experiments.runs import (
+    be_quiet,
     reference_scorer,
     score_rows_by_steps,
     train_prm,
@@ -86,14 +85,9 @@ TOKEN_SETS = ("test", "early")
 # --- the cells --------------------------------------------------------------------------------
 
 
-def _quiet() -> None:
-    logging.disable_progress_bar()
-    disable_progress_bar()
-
-
 def train(cell: Mapping[str, Any], max_steps: int = -1) -> ImplicitPRM | nn.Module:
     """Train the PRM or the head of a cell, by the hyper-parameters of chapters 06 and 08."""
-    _quiet()
+    be_quiet()
     method, attention = cell["method"], cell.get("attention", "sdpa")
     if method in LOG_RATIOS:
         objective = objectives.VARIANTS[method][0]
@@ -195,7 +189,7 @@ def measure_head(head: nn.Module) -> dict[str, Any]:
 
 def measure(cell: Mapping[str, Any]) -> dict[str, Any]:
     """Train the method of a cell and score every step of every set."""
-    _quiet()
+    be_quiet()
     if cell["method"] == REFERENCE:
         return measure_reference()
     trained = train(cell)
