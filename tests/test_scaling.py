@@ -198,7 +198,7 @@ def accuracy_of(cell: scaling.Cell) -> float:
 def made_up_runs() -> list[dict[str, Any]]:
     """Two seeds of every cell, half a point above and below; every problem alike."""
     runs = []
-    for cell in scaling.grid_cells((0, 1), (0, 1)):
+    for cell in scaling.grid_cells((0, 1)):
         size = {"plus_times": 150, "reasoner": 300, "strong": 300}
         level = accuracy_of(cell) + (0.5 if cell["seed"] else -0.5)
         found = {"rollouts": 8 * cell["share"] * cell["responses"], "instructions": cell["share"]}
@@ -311,10 +311,10 @@ def part(stored: dict[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def test_every_cell_and_seed_is_there(stored: dict[str, Any]) -> None:
-    seeds, others = stored["config"]["seeds"], stored["config"]["other_seeds"]
+    seeds = stored["config"]["seeds"]
     assert len(seeds) >= 3
     found = {(*scaling.arm(run), run["seed"]) for run in part(stored, "run")}
-    expected = {(*scaling.arm(cell), cell["seed"]) for cell in scaling.grid_cells(seeds, others)}
+    expected = {(*scaling.arm(cell), cell["seed"]) for cell in scaling.grid_cells(seeds)}
     expected |= {(*scaling._base("DPO", 1.0, ALL, "matched"), seed) for seed in seeds}
     assert found == expected
 

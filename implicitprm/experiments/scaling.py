@@ -1,4 +1,4 @@
-"""Chapter 09: ``python -m implicitprm.experiments.scaling`` (about an hour of one core).
+"""Chapter 09: ``python -m implicitprm.experiments.scaling`` (about two hours of one core).
 
 How much outcome data an implicit PRM needs, and of which kind. A nested random share of the
 training instructions, with a nested random choice of the responses to each, trains CE and DPO; once
@@ -59,8 +59,6 @@ from implicitprm.steps import EncodedSolution, Solution, encode
 from implicitprm.training import OBJECTIVES, add_reference_logps
 
 SEEDS = (0, 1, 2)
-#: Of the arms that are not in FIRST.
-OTHER_SEEDS = (0,)
 N = 16
 SHARES = (0.125, 0.25, 0.5, 1.0)
 #: Responses per instruction; one response makes no pair.
@@ -704,28 +702,8 @@ def _cell(objective: str, source: str, share: float, responses: int, schedule: s
     return dict(zip(ARM, (objective, source, share, responses, schedule), strict=True))
 
 
-#: What answers the main questions: measured first.
-FIRST = (
-    ("CE", "base", 1.0, 1, "3 epochs"),
-    ("CE", "base", 1.0, ALL, "3 epochs"),
-    ("DPO", "base", 1.0, ALL, "3 epochs"),
-    ("CE", "base", 1.0, 1, "matched"),
-    ("CE", "base", 1.0, ALL, "matched"),
-    ("CE", "base", 0.25, 1, "matched"),
-    ("CE", "base", 0.25, 4, "matched"),
-    ("DPO", "base", 1.0, 2, "matched"),
-    ("DPO", "base", 0.25, ALL, "matched"),
-    ("NCA", "base", 1.0, ALL, "matched"),
-    ("KTO", "base", 1.0, ALL, "matched"),
-    ("CE", "half early", 1.0, ALL, "matched"),
-    ("CE", "A1", 1.0, ALL, "matched"),
-    ("CE", "A1+A2", 1.0, ALL, "matched"),
-    ("CE", "A1+irrelevant", 1.0, ALL, "matched"),
-)
-
-
-def grid_cells(seeds: Sequence[int], others: Sequence[int]) -> list[Cell]:
-    """The arms of FIRST with every one of ``seeds``, the other arms with those of ``others``.
+def grid_cells(seeds: Sequence[int]) -> list[Cell]:
+    """Every arm with every seed.
 
     DPO's full data stand once: their three epochs are the matched updates.
     """
@@ -740,13 +718,7 @@ def grid_cells(seeds: Sequence[int], others: Sequence[int]) -> list[Cell]:
         for objective, responses in RESPONSES.items()
         for r in responses
     ]
-    first = [_cell(*arm) for arm in FIRST]
-    rest = [cell for cell in arms if cell not in first]
-    return [
-        {**cell, "seed": seed}
-        for seed in seeds
-        for cell in first + (rest if seed in others else [])
-    ]
+    return [{**cell, "seed": seed} for seed in seeds for cell in arms]
 
 
 def with_full_dpo(runs: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -795,7 +767,7 @@ def main(
         "epochs": EPOCHS,
         "n": N,
     }
-    grid, elsewhere = grid_cells(SEEDS, OTHER_SEEDS), elsewhere_cells()
+    grid, elsewhere = grid_cells(SEEDS), elsewhere_cells()
     measured = run_cells("scaling", config, [*elsewhere, *grid], measure, workers)
     validation = run_cells("scaling-validation", config, sweep_cells(), validate, workers)
     again, runs = measured[: len(elsewhere)], with_full_dpo(measured[len(elsewhere) :])
@@ -807,7 +779,7 @@ def main(
     save_result(
         "scaling",
         "python -m implicitprm.experiments.scaling",
-        config | {"seeds": SEEDS, "other_seeds": OTHER_SEEDS},
+        config | {"seeds": SEEDS},
         cells,
         tolerances(runs, again),
         sum(cell["seconds"] for cell in (*validation, *measured)),
