@@ -316,7 +316,7 @@ def one_response() -> list[Effect]:
 
 
 def scaling_slope(amount: str) -> list[Effect]:
-    """Points per doubling of an amount; one seed."""
+    """Points per doubling of an amount."""
     return [
         Effect(
             f"{name}, {schedule}",
@@ -339,8 +339,7 @@ def contrast(name: str, world: str = "reasoner", **where: Any) -> tuple[float, f
 def responses_for_dpo() -> list[Effect]:
     name = "8 responses minus 2: DPO's gain minus CE's"
     return [
-        Effect(f"{schedule}, one seed", contrast(name, schedule=schedule))
-        for schedule in ("3 epochs", "matched")
+        Effect(schedule, contrast(name, schedule=schedule)) for schedule in ("3 epochs", "matched")
     ]
 
 
@@ -709,14 +708,14 @@ CLAIMS: tuple[Claim, ...] = (
         one_response,
     ),
     Claim(
-        "More instructions help (points per doubling, one seed)",
+        "More instructions help (points per doubling)",
         "§5.1, Figure 4",
         "09",
         ("scaling",),
         lambda: scaling_slope("instructions"),
     ),
     Claim(
-        "More responses per instruction help (points per doubling, one seed)",
+        "More responses per instruction help (points per doubling)",
         "§5.1, Figure 5",
         "09",
         ("scaling",),
@@ -737,7 +736,7 @@ CLAIMS: tuple[Claim, ...] = (
         lambda: no_gain(
             {
                 "half early": "half from the early checkpoint",
-                "full temperature": "nothing truncated, one seed",
+                "full temperature": "nothing truncated",
             },
             "base",
             "reasoner",
