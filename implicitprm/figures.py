@@ -1483,3 +1483,44 @@ def reference_sweep(
     axes.legend(frameon=False)
     axes.spines[["right", "top"]].set_visible(False)
     return figure
+
+
+@dataclass(frozen=True)
+class ClaimsTable:
+    """Claims in groups; the last line of a notebook cell shows it. See :func:`claims_table`."""
+
+    groups: Mapping[str, Sequence[tuple[str, str, Sequence[str]]]]
+    caption: str
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for heading, claims in self.groups.items():
+            rows.append(
+                "<tr><th colspan='3' scope='rowgroup' style='text-align:left;border-top:2px solid'>"
+                f"{escape(heading)} ({len(claims)})</th></tr>"
+            )
+            for chapter, claim, lines in claims:
+                effects = "<br>".join(map(escape, lines))
+                rows.append(
+                    f"<tr style='vertical-align:top'><td>{escape(chapter)}</td>"
+                    f"<td style='text-align:left'>{escape(claim)}</td>"
+                    f"<td style='text-align:left;font-size:85%'>{effects}</td></tr>"
+                )
+        head = "".join(f"<th scope='col'>{name}</th>" for name in ("chapter", "claim", "effects"))
+        caption = f"<caption>{escape(self.caption)}</caption>"
+        return f"<table>{caption}<tr>{head}</tr>{''.join(rows)}</table>"
+
+    def __repr__(self) -> str:
+        return self.caption
+
+
+def claims_table(
+    groups: Mapping[str, Sequence[tuple[str, str, Sequence[str]]]], caption: str
+) -> ClaimsTable:
+    """A table of (chapter, claim, one line per effect) under the heading of each group.
+
+    Empty groups are left out. Raises ValueError without a caption, which says what the marks mean.
+    """
+    if not caption.strip():
+        raise ValueError("a table of claims needs a caption: say what its marks mean")
+    return ClaimsTable({heading: claims for heading, claims in groups.items() if claims}, caption)

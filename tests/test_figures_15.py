@@ -1,11 +1,14 @@
-"""The figure of chapter 15 shows what it was given."""
+"""The figure and the table of chapter 15 show what they were given."""
 
 from __future__ import annotations
 
+from xml.etree import ElementTree
+
 import numpy as np
+import pytest
 from matplotlib.container import ErrorbarContainer
 
-from implicitprm.figures import reference_sweep
+from implicitprm.figures import claims_table, reference_sweep
 
 
 def test_reference_sweep() -> None:
@@ -29,3 +32,27 @@ def test_reference_sweep() -> None:
     assert left > right  # better references on the right
     assert [label.get_text() for label in axes.get_xticklabels()] == ["late", "step 300"]
     assert "oracle" in [text.get_text() for text in axes.texts]
+
+
+def test_claims_table() -> None:
+    groups = {
+        "holds": [("07", "a < b", ["+ here: 1 & 2", "- there: 3"]), ("08", "c", ["+ all: 4"])],
+        "reversed": [],
+        "not testable here": [("14", "d", ["needs a GPU"])],
+    }
+    table = claims_table(groups, "marks: + holds")
+    page = ElementTree.fromstring(table._repr_html_().replace("<br>", "<br/>"))
+    assert page.findtext("caption") == repr(table) == "marks: + holds"
+    headings = [th.text for th in page.iter("th") if th.get("scope") == "rowgroup"]
+    assert headings == ["holds (2)", "not testable here (1)"]  # an empty group is left out
+    rows = [["|".join(td.itertext()) for td in tr.iter("td")] for tr in page.iter("tr")]
+    assert [row for row in rows if row] == [
+        ["07", "a < b", "+ here: 1 & 2|- there: 3"],
+        ["08", "c", "+ all: 4"],
+        ["14", "d", "needs a GPU"],
+    ]
+
+
+def test_claims_table_without_a_caption_is_an_error() -> None:
+    with pytest.raises(ValueError, match="needs a caption"):
+        claims_table({"holds": []}, " ")
