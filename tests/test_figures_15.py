@@ -13,24 +13,25 @@ from implicitprm.figures import claims_table, reference_sweep
 
 def test_reference_sweep() -> None:
     roles = {
-        "reference": [(2.0, (90.0, 88.0, 92.0)), (30.0, (60.0, 55.0, 65.0))],
-        "both": [(2.0, (91.0, 89.0, 93.0)), (30.0, (40.0, 35.0, 45.0))],
+        "reference": {"late": (90.0, 88.0, 92.0), "step 300": (60.0, 55.0, 65.0)},
+        "both": {"late": (91.0, 89.0, 93.0), "step 300": (40.0, 35.0, 45.0)},
     }
-    figure = reference_sweep(roles, {"late": 2.0, "step 300": 30.0}, {"oracle": 97.0}, "a title")
+    figure = reference_sweep(roles, {"late": 2.0, "step 300": 30.04}, {"oracle": 97.0}, "a title")
     (axes,) = figure.axes
     assert axes.get_title() == "a title"
+    # Better references on the right.
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["step 300\n30.0", "late\n2.0"]
     bars = {str(c.get_label()): c for c in axes.containers if isinstance(c, ErrorbarContainer)}
     for name, points in roles.items():
         line = bars[name].lines[0]
         assert line is not None
-        assert np.asarray(line.get_xdata()).tolist() == [x for x, _ in points]
-        assert np.asarray(line.get_ydata()).tolist() == [value for _, (value, _, _) in points]
+        assert np.round(np.asarray(line.get_xdata(), dtype=float)).tolist() == [0, 1]
+        assert np.asarray(line.get_ydata()).tolist() == [points["step 300"][0], points["late"][0]]
     (_, _, segments) = bars["both"].lines
     ends = np.array([segment[:, 1] for segment in segments[0].get_segments()])
-    assert ends.tolist() == [[89.0, 93.0], [35.0, 45.0]]
-    left, right = axes.get_xlim()
-    assert left > right  # better references on the right
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["late", "step 300"]
+    assert ends.tolist() == [[35.0, 45.0], [89.0, 93.0]]
+    fills = [bars[name].lines[0].get_fillstyle() for name in roles]  # type: ignore[union-attr]
+    assert fills == ["full", "none"]
     assert "oracle" in [text.get_text() for text in axes.texts]
 
 
