@@ -62,7 +62,6 @@ CORE_LINES = 2500
 #: Public names that wait for their chapter: what the next chapters are announced to need.
 WAITING = {
     "classroom.Prediction",
-    "figures.reference_sweep",
 }
 
 
