@@ -30,7 +30,7 @@ def test_reference_sweep() -> None:
     (_, _, segments) = bars["both"].lines
     ends = np.array([segment[:, 1] for segment in segments[0].get_segments()])
     assert ends.tolist() == [[35.0, 45.0], [89.0, 93.0]]
-    fills = [bars[name].lines[0].get_fillstyle() for name in roles]  # type: ignore[union-attr]
+    fills = [bars[name].lines[0].get_fillstyle() for name in roles]
     assert fills == ["full", "none"]
     assert "oracle" in [text.get_text() for text in axes.texts]
 
