@@ -45,7 +45,7 @@ class ReferenceCache:
     def __init__(self, folder: str | Path, model: PreTrainedModel):
         self.path = Path(folder) / DATABASE
         self.model = model
-        self._fingerprint = fingerprint(model)
+        self._fingerprint = _fingerprint(model)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._database() as database:
             database.execute(
@@ -108,7 +108,7 @@ class ReferenceCache:
             ) from error
 
 
-def fingerprint(model: PreTrainedModel) -> bytes:
+def _fingerprint(model: PreTrainedModel) -> bytes:
     """A hash of what decides a model's log-probabilities: configuration, adapters, weights, types.
 
     Its name, and the version of transformers that wrote it, are no part of it.

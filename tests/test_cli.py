@@ -26,6 +26,7 @@ from implicitprm.arithmetic.tokenizer import build_tokenizer
 from implicitprm.chunks import parts_folder
 from implicitprm.cli import app
 from implicitprm.data import append_jsonl, pair_responses, read_rows
+from implicitprm.reference_cache import DATABASE
 from implicitprm.rollouts import Rollout
 from implicitprm.training import last_complete_checkpoint
 
@@ -332,6 +333,22 @@ def test_shuffled_rows_are_a_sample_that_the_seed_repeats(
     assert shuffled != completions("other", "--shuffle", "--seed", "1")
     assert set(shuffled) <= set(read_rows(data)["completion"])
     assert shuffled != completions("first again")
+
+
+def test_reference_scores_are_kept_between_runs(data: Path, model: str, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    score = ["score", "--data", data, "--policy", model, "--separator", "\\n"]
+    reference = ["--reference", str(checkpoint_path("reasoner"))]
+    for name, options in (("fresh", ()), ("first", (cache,)), ("second", (cache,))):
+        cached = [part for folder in options for part in ("--reference-cache", str(folder))]
+        run(*score, *reference, *cached, "--output", tmp_path / f"{name}.jsonl")
+    first, second = ((tmp_path / f"{name}.jsonl").read_bytes() for name in ("first", "second"))
+    assert first == second
+    fresh = read_rows(tmp_path / "fresh.jsonl")["outcome"]
+    assert read_rows(tmp_path / "first.jsonl")["outcome"] == pytest.approx(list(fresh), abs=1e-4)
+    assert [path.name for path in cache.iterdir()] == [DATABASE]
+    refused = run(*score, "--reference-cache", cache, "--output", tmp_path / "x", fails=True)
+    assert "--reference-cache needs a --reference" in refused
 
 
 def test_bad_input_is_named(data: Path, model: str, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from implicitprm import ImplicitPRM, Solution, reference_cache
 from implicitprm.arithmetic import ARITHMETIC_FORMAT
 from implicitprm.arithmetic.tokenizer import build_tokenizer
 from implicitprm.logprobs import score_logps
-from implicitprm.reference_cache import DATABASE, ReferenceCache, fingerprint
+from implicitprm.reference_cache import DATABASE, ReferenceCache
 from implicitprm.steps import EncodedSolution
 
 
@@ -120,7 +120,7 @@ def test_each_model_is_another(tmp_path: Path, computed: list[int]) -> None:
     """bfloat16 has the same values as the float32 copy of them, and yet scores otherwise."""
     models = [tiny_model("llama").bfloat16().float()]
     models += [change(tiny_model("llama").bfloat16().float()) for change in OTHERS.values()]
-    assert len({fingerprint(model) for model in models}) == 1 + len(OTHERS)
+    assert len({reference_cache._fingerprint(model) for model in models}) == 1 + len(OTHERS)
     for model in models:
         look_up(tmp_path, model.eval(), encoded(0))
     assert computed == [6] * len(models)

@@ -241,7 +241,7 @@ def tables(rounds: int, size: float = 1.0) -> list[Table]:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--rounds", type=int, default=3)
     rounds = arguments.parse_args().rounds
     torch.set_num_threads(1)
     for table in tables(rounds):
