@@ -23,8 +23,10 @@ from implicitprm import ImplicitPRM, cli
 from implicitprm.arithmetic import Problem, check_solution, checkpoint_path
 from implicitprm.arithmetic.problems import ARITHMETIC_FORMAT
 from implicitprm.arithmetic.tokenizer import build_tokenizer
+from implicitprm.chunks import parts_folder
 from implicitprm.cli import app
 from implicitprm.data import append_jsonl, pair_responses, read_rows
+from implicitprm.reference_cache import DATABASE
 from implicitprm.rollouts import Rollout
 from implicitprm.training import last_complete_checkpoint
 
@@ -163,6 +165,7 @@ def dying(self, path):
     if "checkpoint-20" in path:
         os.kill(os.getpid(), signal.SIGKILL)
 TrainerState.save_to_json = dying
+from implicitprm.chunks import parts_folder
 from implicitprm.cli import app
 app()
 """
@@ -265,14 +268,14 @@ def test_empty_responses_are_counted_and_left_out(
     questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def sampled(model: object, tokenizer: object, prompts: list[str], **_: object) -> object:
-        return [[Rollout("", True), Rollout("#1", True), Rollout("#1", True)] for _ in prompts]
+        return [[Rollout("", True)] + 3 * [Rollout("#1", True)] for _ in prompts]
 
     monkeypatch.setattr(cli, "sample_rollouts", sampled)
     said = sample(questions, tmp_path / "x.jsonl")
     assert "(10 empty ones left out)" in said
     rows = read_rows(tmp_path / "x.jsonl")
     assert set(rows["completion"]) == {"#1"}
-    assert set(rows["weight"]) == {2}
+    assert set(rows["weight"]) == {3}
 
 
 def test_last_layers_leave_the_others(data: Path, model: str, tmp_path: Path) -> None:
@@ -332,6 +335,22 @@ def test_shuffled_rows_are_a_sample_that_the_seed_repeats(
     assert shuffled != completions("first again")
 
 
+def test_reference_scores_are_kept_between_runs(data: Path, model: str, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    score = ["score", "--data", data, "--policy", model, "--separator", "\\n"]
+    reference = ["--reference", str(checkpoint_path("reasoner"))]
+    for name, options in (("fresh", ()), ("first", (cache,)), ("second", (cache,))):
+        cached = [part for folder in options for part in ("--reference-cache", str(folder))]
+        run(*score, *reference, *cached, "--output", tmp_path / f"{name}.jsonl")
+    first, second = ((tmp_path / f"{name}.jsonl").read_bytes() for name in ("first", "second"))
+    assert first == second
+    fresh = read_rows(tmp_path / "fresh.jsonl")["outcome"]
+    assert read_rows(tmp_path / "first.jsonl")["outcome"] == pytest.approx(list(fresh), abs=1e-4)
+    assert [path.name for path in cache.iterdir()] == [DATABASE]
+    refused = run(*score, "--reference-cache", cache, "--output", tmp_path / "x", fails=True)
+    assert "--reference-cache needs a --reference" in refused
+
+
 def test_bad_input_is_named(data: Path, model: str, tmp_path: Path) -> None:
     score = ["score", "--policy", model, "--separator", "\\n", "--data"]
     assert "exists" in run(*score, data, "--output", data, fails=True)
@@ -383,5 +402,7 @@ def test_rows_scored_before_a_bad_one_are_kept(data: Path, model: str, tmp_path:
         "score", "--policy", model, "--data", long, "--separator", "\\n", "--batch-size", "1",
         "--output", scored, fails=True,
     )  # fmt: skip
-    assert "tokens" in output
-    assert len(read_rows(scored)) == 32
+    assert "in rows 32 to 47: solution 8 has" in output
+    assert not scored.exists()
+    (complete,) = parts_folder(scored).glob("*.jsonl")
+    assert len(read_rows(complete)) == 32
