@@ -594,7 +594,7 @@ def test_numbered_steps_are_the_steps_with_their_prefixes(
     """The same tokens and ends as for steps that have the prefix in their text."""
     tokenizer = byte_level(split_words=True, trim_offsets=False)
     written = tuple(f"({k}) {step}" for k, step in enumerate(steps, 1))
-    found = []
+    found: list[EncodedSolution | str] = []
     for given_steps, prefix in ((steps, "({k}) "), (written, "({k}) "), (written, "")):
         format = SolutionFormat(separator, step_prefix=prefix)
         try:
@@ -618,7 +618,7 @@ def test_an_unnumbered_response_is_split_at_separators_and_numbered() -> None:
 
 
 def test_a_prefix_without_a_number() -> None:
-    with pytest.raises(ValueError, match="'Step: ' has no {k}"):
+    with pytest.raises(ValueError, match=r"'Step: ' has no \{k\}"):
         SolutionFormat(step_prefix="Step: ")
 
 
