@@ -44,8 +44,9 @@ class PublishedPRM:
 
 
 _EURUS_CARD = (
-    "model card: steps numbered and joined by a blank line, coef 0.001, reference; for ProcessBench "
-    "eval/process_eval.sh of PRIME-RL/ImplicitPRM has coef 0.005 and Qwen2.5-7B-Instruct"
+    "model card: steps numbered and joined by a blank line, coef 0.001, reference; "
+    "for ProcessBench eval/process_eval.sh of PRIME-RL/ImplicitPRM has coef 0.005 and "
+    "Qwen2.5-7B-Instruct"
 )
 _IMPLICIT_SCRIPTS = (
     "PRIME-RL/ImplicitPRM, eval/bon_eval.py: steps, separator, coefficient 0.001, min over steps",

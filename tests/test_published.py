@@ -268,10 +268,11 @@ def with_coefficient(prm: ImplicitPRM) -> None:
 
 
 def without_reference(prm: ImplicitPRM) -> None:
-    prm.reference = None  # type: ignore[assignment]
+    prm.reference = None
 
 
 def with_swapped_models(prm: ImplicitPRM) -> None:
+    assert prm.reference is not None
     prm.policy, prm.reference = prm.reference, prm.policy
 
 
