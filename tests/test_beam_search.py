@@ -13,12 +13,13 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from implicitprm import ImplicitPRM, Solution
 from implicitprm.arithmetic import ARITHMETIC_FORMAT, checkpoint_path
 from implicitprm.beam_search import Guide, Search, beam_search, step_guide
-from implicitprm.rollouts import Sampling, sample_rollouts
+from implicitprm.rollouts import Rollout, Sampling, sample_rollouts
 from implicitprm.selection import aggregate
 
 PROMPTS = [problem.prompt for problem in problems(6)]
 MIN_P = Sampling(max_new_tokens=20, min_p=0.05)
 GREEDY = Sampling(max_new_tokens=20, temperature=1e-3)
+GREEDY_WHOLE = Sampling(max_new_tokens=64, temperature=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,11 @@ def likelihood(model: LlamaForCausalLM, tokenizer: Tokenizer) -> Guide:
 
 
 def search(
-    model: LlamaForCausalLM, tokenizer: Tokenizer, guide: Guide, **options: object
+    model: LlamaForCausalLM,
+    tokenizer: Tokenizer,
+    guide: Guide,
+    prompts: Sequence[str] = PROMPTS,
+    **options: object,
 ) -> list[Search]:
     chosen = {
         "width": 2,
@@ -47,7 +52,7 @@ def search(
         "format": ARITHMETIC_FORMAT,
         "seed": 0,
     } | options
-    return beam_search(model, tokenizer, PROMPTS, guide, **chosen)  # type: ignore[arg-type]
+    return beam_search(model, tokenizer, prompts, guide, **chosen)  # type: ignore[arg-type]
 
 
 def by_length(solutions: Sequence[Solution]) -> list[float]:
@@ -86,9 +91,6 @@ def test_stop_ends_a_rollout_with_the_separator(
         assert texts[row] == rollout.completion
         end = 1  # the end-of-text token
         assert counts[row] == rollout.tokens == len(tokenizer(texts[row]).input_ids) + end
-
-
-GREEDY_WHOLE = Sampling(max_new_tokens=64, temperature=1e-3)
 
 
 def test_one_beam_of_a_greedy_sampler_is_greedy_search(
@@ -136,8 +138,6 @@ def tree(monkeypatch: pytest.MonkeyPatch, children: dict[str, list[tuple[str, bo
     calls = []
 
     def sampler(*args: object, n: int, prefixes: list[str], **options: object) -> list[list]:
-        from implicitprm.rollouts import Rollout
-
         calls.append((n, list(prefixes)))
         return [
             [Rollout(*children[prefix][i % len(children[prefix])], 5) for i in range(n)]
@@ -167,18 +167,7 @@ def test_by_hand(
     def guide(solutions: Sequence[Solution]) -> list[float]:
         return [values.get(" ".join(s.strip() for s in x.steps), 9.0) for x in solutions]
 
-    (result,) = beam_search(
-        model,
-        tokenizer,
-        ["Q"],
-        guide,
-        width=2,
-        expansions=2,
-        max_steps=9,
-        sampling=MIN_P,
-        format=ARITHMETIC_FORMAT,
-        seed=0,
-    )
+    (result,) = search(model, tokenizer, guide, prompts=["Q"], expansions=2)
     assert calls == [(4, [""]), (2, ["A\n", "B\n"]), (2, ["B\na\n", "A\nb\n"])]
     assert [(b.text, b.finished, b.score) for b in result.beams] == [
         ("A\nb\nc", True, 9.0),
@@ -195,18 +184,7 @@ def test_a_finished_beam_stays_and_is_not_continued(
         {"": [("A", True), ("B\n", False)], "B\n": [("b\n", False)], "B\nb\n": [("b\n", False)]},
     )
     results = [
-        beam_search(
-            model,
-            tokenizer,
-            ["Q"],
-            by_length,
-            width=2,
-            expansions=1,
-            max_steps=rounds,
-            sampling=MIN_P,
-            format=ARITHMETIC_FORMAT,
-            seed=0,
-        )[0]
+        search(model, tokenizer, by_length, prompts=["Q"], expansions=1, max_steps=rounds)[0]
         for rounds in (1, 3)
     ]
     assert [prefixes for _, prefixes in calls] == [[""], [""], ["B\n"], ["B\nb\n"]]
@@ -215,27 +193,14 @@ def test_a_finished_beam_stays_and_is_not_continued(
     assert results[1].best.text == "A"
 
 
-def test_a_blank_candidate_is_kept_for_want_of_others_only(
+def test_a_candidate_without_text_is_the_last_choice(
     monkeypatch: pytest.MonkeyPatch, model: LlamaForCausalLM, tokenizer: Tokenizer
 ) -> None:
-    tree(monkeypatch, {"": [("", True), ("\n", False), ("A", True)], "\n": [("B", True)]})
-    for width, expected in ((1, ["A"]), (2, ["\nB", "A"])):
-        (result,) = beam_search(
-            model,
-            tokenizer,
-            ["Q"],
-            by_length,
-            width=width,
-            expansions=3,
-            max_steps=3,
-            sampling=MIN_P,
-            format=ARITHMETIC_FORMAT,
-            seed=0,
-        )
-        assert [beam.text for beam in result.beams if beam.score > -np.inf] in (
-            expected,
-            expected[-1:],
-        )
+    tree(monkeypatch, {"": [("", True), ("A", True)]})
+    (result,) = search(
+        model, tokenizer, lambda s: [-5.0] * len(s), prompts=["Q"], expansions=1, max_steps=1
+    )
+    assert [(beam.text, beam.score) for beam in result.beams] == [("A", -5.0), ("", -np.inf)]
 
 
 def test_one_seed_gives_one_search(
