@@ -28,7 +28,7 @@ from implicitprm.data import (
     read_rows,
     split_by_prompt,
 )
-from implicitprm.reports import first_error_report, outcome_report
+from implicitprm.reports import best_of_n_reports, first_error_report, outcome_report
 from implicitprm.rewards import ImplicitPRM, check_same_tokenizer, load_causal_lm
 from implicitprm.rollouts import Rollout, Sampling, sample_rollouts
 from implicitprm.steps import SolutionFormat
@@ -305,21 +305,37 @@ def score(
 
 @app.command()
 def evaluate(
-    scored: Annotated[Path, typer.Argument(help="a file that `implicitprm score` wrote")],
+    scored: Annotated[list[Path], typer.Argument(help="files that `implicitprm score` wrote")],
     group: Annotated[
         str | None, typer.Option(help="column within whose values AUROC is reported as well")
     ] = None,
     seed: Seed = 0,
 ) -> None:
-    """Judge scored rows: AUROC where they have outcome labels, F1 where they have first errors."""
-    rows = read_rows(str(scored))
-    if "first_error" in rows.column_names:
-        console.print(first_error_report(rows, seed))
-    elif "label" in rows.column_names:
-        console.print(outcome_report(rows, group, seed))
+    """Judge scored rows: by their outcome labels, or by their first errors.
+
+    With labels: AUROC, and choosing one of N where prompts have several candidates. With first
+    errors: F1. Of several files with first errors, such as the splits of ProcessBench, the first
+    chooses the threshold of all.
+    """
+    first, *others = (read_rows(str(path)) for path in scored)
+    if "first_error" in first.column_names:
+        for path, rows in zip(scored[1:], others, strict=True):
+            if "first_error" not in rows.column_names:
+                raise typer.BadParameter(f"{path} has no first_error column, unlike {scored[0]}")
+        console.print(first_error_report(first, seed))
+        if others:
+            for rows in (first, *others):
+                console.print(first_error_report(rows, seed, chosen_on=first))
+    elif others:
+        raise typer.BadParameter("several files are for first errors; rows with labels go in one")
+    elif "label" in first.column_names:
+        console.print(outcome_report(first, group, seed))
+        for table in best_of_n_reports(first, seed):
+            console.print(table)
     else:
         raise typer.BadParameter(
-            f"{scored} has neither a 'label' nor a 'first_error' column; it has {rows.column_names}"
+            f"{scored[0]} has neither a 'label' nor a 'first_error' column; it has "
+            f"{first.column_names}"
         )
 
 

@@ -100,7 +100,7 @@ def test_train_score_evaluate(data: Path, model: str, tmp_path: Path) -> None:
         )
 
     report = run("evaluate", scored)
-    for predictor in ("outcome reward (sum)", "log π_ref", "shorter"):
+    for predictor in ("outcome reward (sum)", "log π_ref", "shorter", "one of 2 candidates"):
         assert predictor in report
 
 
@@ -296,7 +296,7 @@ def test_first_errors_are_evaluated(model: str, tmp_path: Path) -> None:
             steps[1] = steps[1].split("=")[0] + "=0"
         rows.append(
             {
-                "id": f"x-{number}",
+                "id": f"gsm8k-{number}",
                 "generator": "test",
                 "problem": problem.prompt,
                 "steps": steps,
@@ -312,8 +312,12 @@ def test_first_errors_are_evaluated(model: str, tmp_path: Path) -> None:
     )  # fmt: skip
     assert len(read_rows(scored)) == 12
     report = run("evaluate", scored)
-    assert "F1" in report
-    assert "chance" in report
+    assert report.count("chance") == 1
+    assert "threshold chosen on the other half" in report
+    # The first file chooses the threshold for itself and for the others.
+    report = run("evaluate", scored, scored)
+    assert report.count("chance") == 3
+    assert report.count("threshold chosen on gsm8k") == 2
 
 
 def test_shuffled_rows_are_a_sample_that_the_seed_repeats(
@@ -364,6 +368,7 @@ def test_bad_input_is_named(data: Path, model: str, tmp_path: Path) -> None:
     assert "multiple" in run(
         *train_arguments(data, model, tmp_path / "t"), "--micro-batch-size", "3", fails=True
     )
+    assert "rows with labels go in one" in run("evaluate", data, data, fails=True)
     assert "neither" in run("evaluate", _without_labels(data, tmp_path), fails=True)
     for options, message in (
         (["--objective", "ppo"], "objective 'ppo' is unknown; choose one of ce, kto, dpo, nca"),

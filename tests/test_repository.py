@@ -57,7 +57,15 @@ CORE = (
     "cli",
 )
 #: Beside the core: these import it, and it never imports them.
-BESIDE = ("arithmetic", "comparisons", "experiments", "smollm2", "stackmachine")
+BESIDE = (
+    "arithmetic",
+    "beam_search",
+    "comparisons",
+    "experiments",
+    "published",
+    "smollm2",
+    "stackmachine",
+)
 #: For the chapters, beside the method: they grow by a figure or an exercise with every chapter.
 TEACHING = ("figures", "classroom")
 #: Lines of code of the rest of the core, without blank lines, comments and docstrings: 2,500, and

@@ -516,6 +516,16 @@ def steps_in_the_second_world() -> list[Effect]:
     ]
 
 
+def search_against_best_of_n() -> list[Effect]:
+    found = []
+    for guide in ("reward, sum over steps", "reward, min over steps"):
+        for budget in (4, 16):
+            cell = pick("beam_search", part="summary", guide=guide, budget=budget)
+            effect = as_triple(cell["minus"][f"best of N by {guide}"])
+            found.append(Effect(f"{guide}, {budget} first steps", effect))
+    return found
+
+
 def second_world() -> dict[str, dict[str, Any]]:
     return {
         name: pick("second_world", part="summary", objective=name) for name in ("ce", "dpo", "kto")
@@ -903,6 +913,13 @@ CLAIMS: tuple[Claim, ...] = (
         "arXiv 2502.01456",
         "12",
         why_not="chapter 12 is not written yet",
+    ),
+    Claim(
+        "Step rewards that guide the search beat best-of-N by them at equal tokens",
+        "arXiv 2408.03314 §5",
+        "14",
+        ("beam_search",),
+        search_against_best_of_n,
     ),
     Claim(
         "Best-of-N on MATH-500 with 8B models, to the figures of Table 1",
