@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -240,8 +241,9 @@ def test_step_guide_aggregates_step_rewards(model: LlamaForCausalLM, tokenizer: 
 def test_sizes_must_be_positive(
     name: str, model: LlamaForCausalLM, tokenizer: Tokenizer, likelihood: Guide
 ) -> None:
+    sizes: dict[str, Any] = {name: 0}
     with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
-        search(model, tokenizer, likelihood, **{name: 0})
+        search(model, tokenizer, likelihood, **sizes)
 
 
 @pytest.mark.parametrize("guide", [lambda s: [0.0], lambda s: [float("nan")] * len(s)])

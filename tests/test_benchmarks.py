@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ def test_every_table_is_filled() -> None:
 
 
 def test_results_that_differ_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(*arguments: object) -> list[torch.Tensor]:
+    def wrong(*arguments: Any) -> list[torch.Tensor]:
         first, *others = published_style(*arguments)
         return [first + 1e-3, *others]
 

@@ -341,10 +341,10 @@ def test_shuffled_rows_are_a_sample_that_the_seed_repeats(
 
 def test_reference_scores_are_kept_between_runs(data: Path, model: str, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    score = ["score", "--data", data, "--policy", model, "--separator", "\\n"]
+    score = ["score", "--data", str(data), "--policy", model, "--separator", "\\n"]
     reference = ["--reference", str(checkpoint_path("reasoner"))]
-    for name, options in (("fresh", ()), ("first", (cache,)), ("second", (cache,))):
-        cached = [part for folder in options for part in ("--reference-cache", str(folder))]
+    for name in ("fresh", "first", "second"):
+        cached = [] if name == "fresh" else ["--reference-cache", str(cache)]
         run(*score, *reference, *cached, "--output", tmp_path / f"{name}.jsonl")
     first, second = ((tmp_path / f"{name}.jsonl").read_bytes() for name in ("first", "second"))
     assert first == second

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ def peak_bytes(run: Callable[[], Result]) -> tuple[int, Result]:
 
     Not ``resource.getrusage``: its maximum is never reset, and a child begins with its parent's.
     """
+    ctypes.CDLL(None).malloc_trim(0)  # or memory that was freed before would be used again unseen
     before = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far
     result = run()

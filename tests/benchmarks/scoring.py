@@ -13,6 +13,7 @@ as the median and the range over rounds.
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -112,14 +113,13 @@ def bare_passes(models: Sequence[PreTrainedModel], solutions: Sequence[EncodedSo
     by_length = sorted(solutions, key=lambda solution: -len(solution.input_ids))
     for model in models:
         for first in range(0, len(by_length), BATCH):
-            cache = DynamicCache(config=model.config)
             if first == 0:
+                cache = DynamicCache(config=model.config)
                 ids = torch.tensor([solutions[0].input_ids[: start - 1]])
                 model(input_ids=ids, past_key_values=cache, logits_to_keep=1)
-                keys_and_values = [(layer.keys, layer.values) for layer in cache.layers]
+                read = copy.deepcopy(cache)
             else:
-                for number, (keys, values) in enumerate(keys_and_values):
-                    cache.update(keys, values, number)
+                cache = copy.deepcopy(read)
             rows = by_length[first : first + BATCH]
             cache.batch_repeat_interleave(len(rows))
             batch = collate([row.input_ids[start - 1 : -1] for row in rows], [1] * len(rows), 0)
@@ -218,8 +218,9 @@ def tables(rounds: int, size: float = 1.0) -> list[Table]:
 
     def setting(prompt: int, response: int, candidates: int, vocabulary: int) -> Setting:
         hidden = 4 * scaled(64)
-        counts = map(scaled, (prompt, response, candidates, vocabulary))
-        return Setting(*counts, hidden=hidden)
+        return Setting(
+            scaled(prompt), scaled(response), scaled(candidates), scaled(vocabulary), hidden=hidden
+        )
 
     return [
         ratios(setting(128, 64, 64, 32_000), rounds),
