@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Any
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="peak memory is 
 def test_every_table_is_filled() -> None:
     tables = scoring.tables(rounds=2, size=0.2)
     assert [table.row_count for table in tables] == [3, 3, 3, 3]
-    console = Console(width=200, record=True, quiet=True)
+    console = Console(width=200, file=io.StringIO(), record=True)
     for table in tables:
         console.print(table)
     text = console.export_text()
