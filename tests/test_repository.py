@@ -46,6 +46,8 @@ CORE = (
     "data",
     "rollouts",
     "training",
+    "presets",
+    "memory",
     "selection",
     "evaluation",
     "reports",
@@ -54,7 +56,7 @@ CORE = (
     "cli",
 )
 #: Beside the core: these import it, and it never imports them.
-BESIDE = ("arithmetic", "comparisons", "experiments", "smollm2", "stackmachine")
+BESIDE = ("arithmetic", "comparisons", "experiments", "smollm2", "stackmachine", "wordproblems")
 #: For the chapters, beside the method: they grow by a figure or an exercise with every chapter.
 TEACHING = ("figures", "classroom")
 #: Lines of code of the rest of the core, without blank lines, comments and docstrings.
