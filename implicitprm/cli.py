@@ -277,6 +277,7 @@ def train(
             per_device_eval_batch_size=micro_batch_size,  # of the reference pass
             gradient_accumulation_steps=accumulation,
             bf16=precision == "bf16",
+            use_cpu=PartialState().device.type == "cpu",  # bf16 there has to be asked for
             save_strategy="steps",
             save_steps=save_every,
             save_total_limit=1,

@@ -192,8 +192,8 @@ def _bytes_per_token(config: PretrainedConfig, number: int) -> int:
     """What one layer keeps of a token for its backward pass."""
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     queries, keys = config.num_attention_heads * head, config.num_key_value_heads * head
-    # Each RMSNorm keeps its input, its scale and its result in float32; the five linear maps that read them
-    # share one tensor, but for autocast, which makes a copy for each.
+    # Each RMSNorm keeps its input, its scale and its result in float32. The five linear maps that
+    # read the results share one tensor, but for autocast, which makes a copy for each.
     norms = 4 * FLOAT32 * config.hidden_size + 2 * FLOAT32
     inputs = (2 if number == FLOAT32 else 5) * number * config.hidden_size
     # Queries, keys, values and the result; one normaliser a head.
