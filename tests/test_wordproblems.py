@@ -203,10 +203,9 @@ def rollouts(split: str) -> Dataset:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(smollm2, "load_policy", tiny_model)
+    monkeypatch.setattr(smollm2, "load_policy", lambda adapter: tiny_model())
     monkeypatch.setattr(smollm2, "load_solutions", rollouts)
     smollm2.bench.cache_clear()
-    smollm2.reference_scores.cache_clear()
 
 
 CELL = {"beta": 0.5, "learning_rate": 3e-3, "seed": 0}
@@ -238,25 +237,26 @@ def test_a_cell_of_the_experiment(small: None) -> None:
 
 
 def test_rewards_are_0_before_training_and_not_after(small: None) -> None:
-    smollm2.bench().reset("sdpa")
-    before = [s for s in smollm2.score("test", 0.5) if s is not None]
+    smollm2.bench().reset()
+    before = [s for s in smollm2.bench().score("test", 0.5) if s is not None]
     assert max(abs(s.outcome) for s in before) < 1e-5
-    smollm2.train(CELL)
-    after = [s for s in smollm2.score("test", 0.5) if s is not None]
+    smollm2.bench().train(CELL, 2)
+    after = [s for s in smollm2.bench().score("test", 0.5) if s is not None]
     assert max(abs(s.outcome) for s in after) > 1e-2
     for scored in after:
         assert scored.outcome == pytest.approx(float(scored.step_rewards.sum()), abs=1e-5)
         expected = 0.5 * float((scored.policy_logps - scored.ref_logps).sum())
         assert scored.outcome == pytest.approx(expected, abs=1e-5)
-    assert smollm2.score("test", 0.5).count(None) == 1  # the empty response
+    again = smollm2.bench().score("test", 0.5)  # scoring changes nothing
+    assert again.count(None) == 1  # the empty response
+    assert [s.outcome for s in again if s is not None] == [s.outcome for s in after]
 
 
 def test_training_tells_right_from_wrong(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the tiny model can learn: responses in capital letters are wrong."""
-    monkeypatch.setattr(smollm2, "EPOCHS", 6)
     monkeypatch.setattr(smollm2, "BATCH_SIZE", 8)
-    smollm2.train(CELL | {"learning_rate": 1e-2})
+    smollm2.bench().train(CELL | {"learning_rate": 1e-2}, epochs=6)
     rows = rollouts("train")
-    outcomes = smollm2.answer_scores(smollm2.score("train", 0.5))["reward, sum over steps"]
+    outcomes = smollm2.answer_scores(smollm2.bench().score("train", 0.5))["reward, sum over steps"]
     labels = np.array([r for r, t in zip(rows["label"], rows["completion"], strict=True) if t])
     assert outcomes[labels].mean() > outcomes[~labels].mean()

@@ -9,7 +9,8 @@ with the sum. An interrupted run goes on where it was.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -54,29 +55,86 @@ Values = Mapping[str, np.ndarray]
 
 
 class Bench:
-    """The policy of this process, with what its frozen layers have computed so far."""
+    """The policy of this process, with what its frozen layers have computed so far.
 
-    def __init__(self) -> None:
-        self.model, self.tokenizer = load_policy()
+    ``rows_of`` gives the solutions of a split by its name; ``adapter`` says which model is policy
+    and reference: the one with the shipped adapter, or SmolLM2 as it comes.
+    """
+
+    def __init__(self, rows_of: Callable[[str], Dataset], adapter: bool = True) -> None:
+        self.rows_of = rows_of
+        self.model, self.tokenizer = load_policy(adapter)
         memoise_trunk(self.model, LAYERS)
         self._start = {
             name: weight.detach().clone()
             for name, weight in self.model.named_parameters()
             if weight.requires_grad
         }
+        self._references: dict[str, list[ScoredSolution | None]] = {}
 
-    def reset(self, attention: str) -> None:
+    def reset(self, attention: str = "sdpa") -> None:
         """Back to the policy as it was loaded."""
         self.model.load_state_dict(self._start, strict=False)
         self.model.config._attn_implementation = attention
         self.model.eval()
 
-    def log_probabilities(self, rows: Dataset) -> list[ScoredSolution | None]:
-        """Rows scored by the model as it is now, by itself; None for an empty response."""
+    def train(self, cell: Cell, epochs: int) -> None:
+        """Train the last layers, from where they were loaded, on the split ``train``."""
+        rows = self.rows_of("train")
+        ref_logps = [float(s.policy_logps.sum()) for s in self._reference("train") if s is not None]
+        self.reset(cell.get("attention", "sdpa"))
+        with tempfile.TemporaryDirectory() as scratch:
+            ImplicitPRMTrainer(
+                model=self.model,
+                reference=None,
+                args=ImplicitPRMConfig(
+                    output_dir=scratch,
+                    beta=cell["beta"],
+                    learning_rate=cell["learning_rate"],
+                    num_train_epochs=epochs,
+                    per_device_train_batch_size=BATCH_SIZE,
+                    save_strategy="no",
+                    disable_tqdm=True,
+                    seed=cell["seed"],
+                ),
+                train_dataset=rows.add_column("ref_logps", ref_logps),
+                processing_class=self.tokenizer,
+                format=WORD_FORMAT,
+            ).train()
+        self.model.eval()
+
+    def score(self, split: str, beta: float) -> list[ScoredSolution | None]:
+        """The rewards of a split under the model as it is now; None for an empty response."""
+        policy = self._log_probabilities(split)
+        weights = {
+            name: weight.detach().clone()
+            for name, weight in self.model.named_parameters()
+            if weight.requires_grad
+        }
+        reference = self._reference(split)
+        self.model.load_state_dict(weights, strict=False)
+        return [
+            None if p is None or r is None else _with_reference(p, r, beta)
+            for p, r in zip(policy, reference, strict=True)
+        ]
+
+    def _reference(self, split: str) -> list[ScoredSolution | None]:
+        """log π_ref of a split; once per process."""
+        if split not in self._references:
+            self.reset()
+            self._references[split] = self._log_probabilities(split)
+        return self._references[split]
+
+    def _log_probabilities(self, split: str) -> list[ScoredSolution | None]:
+        rows = self.rows_of(split)
         known = [bool(text.strip()) for text in rows["completion"]]
         scorer = ImplicitPRM(self.model, None, self.tokenizer, 1.0, WORD_FORMAT)
         solutions = [
-            Solution(row["prompt"], WORD_FORMAT.split(row["completion"]), row["finished"])
+            Solution(
+                row["prompt"],
+                WORD_FORMAT.split(row["completion"]),
+                row.get("finished") is not False,
+            )
             for row, inside in zip(rows, known, strict=True)
             if inside
         ]
@@ -86,70 +144,28 @@ class Bench:
 
 @cache
 def bench() -> Bench:
+    """What the cells of one process share."""
     be_quiet()
-    return Bench()
-
-
-@cache
-def reference_scores(split: str) -> list[ScoredSolution | None]:
-    """log π_ref of a split; once per process."""
-    bench().reset("sdpa")
-    return bench().log_probabilities(rollouts_of(split))
+    return Bench(rollouts_of)
 
 
 def rollouts_of(split: str) -> Dataset:
-    """A split of the shipped rollouts, without responses of nothing where it is trained on."""
+    """A split of the shipped rollouts, without empty responses where it is trained on."""
     rows = load_solutions(split)
     if split != "train":
         return rows
     return rows.select([i for i, text in enumerate(rows["completion"]) if text.strip()])
 
 
-def train(cell: Cell) -> None:
-    """Train the last layers of this process's policy on the training rollouts."""
-    bench().reset(cell.get("attention", "sdpa"))
-    rows = rollouts_of("train")
-    ref_logps = [float(s.policy_logps.sum()) for s in reference_scores("train") if s is not None]
-    bench().reset(cell.get("attention", "sdpa"))
-    with tempfile.TemporaryDirectory() as scratch:
-        ImplicitPRMTrainer(
-            model=bench().model,
-            reference=None,
-            args=ImplicitPRMConfig(
-                output_dir=scratch,
-                beta=cell["beta"],
-                learning_rate=cell["learning_rate"],
-                num_train_epochs=EPOCHS,
-                per_device_train_batch_size=BATCH_SIZE,
-                save_strategy="no",
-                disable_tqdm=True,
-                seed=cell["seed"],
-            ),
-            train_dataset=rows.add_column("ref_logps", ref_logps),
-            processing_class=bench().tokenizer,
-            format=WORD_FORMAT,
-        ).train()
-    bench().model.eval()
-
-
-def score(split: str, beta: float) -> list[ScoredSolution | None]:
-    """The rewards of a split under the model as it is now."""
-    pairs = zip(bench().log_probabilities(rollouts_of(split)), reference_scores(split), strict=True)
-    return [None if p is None or r is None else _with_reference(p, r, beta) for p, r in pairs]
-
-
 def _with_reference(policy: ScoredSolution, ref: ScoredSolution, beta: float) -> ScoredSolution:
     rewards = beta * (policy.policy_logps - ref.policy_logps)
     by_step = sum_by_step(rewards, policy.step_ends)
-    return ScoredSolution(
-        steps=policy.steps,
-        tokens=policy.tokens,
-        step_ends=policy.step_ends,
+    return replace(
+        policy,
         token_rewards=rewards,
         step_rewards=by_step,
         q_values=by_step.cumsum(),
         outcome=float(by_step.sum()),
-        policy_logps=policy.policy_logps,
         ref_logps=ref.policy_logps,
     )
 
@@ -233,16 +249,17 @@ def arithmetic_auroc(
 
 def validate(cell: Cell) -> dict[str, Any]:
     """Accuracy of RULE on the validation problems, in points."""
-    train(cell)
-    accuracy = choices(rollouts_of("validation"), score("validation", cell["beta"]))
+    bench().train(cell, EPOCHS)
+    scored = bench().score("validation", cell["beta"])
+    accuracy = choices(rollouts_of("validation"), scored)
     return {name: round(100 * float(values.mean()), 2) for name, values in accuracy.items()}
 
 
 def measure(cell: Cell) -> dict[str, Any]:
     """Everything on the test problems; ``values`` are kept for the summary over seeds."""
-    train(cell)
+    bench().train(cell, EPOCHS)
     rows = rollouts_of("test")
-    scored = score("test", cell["beta"])
+    scored = bench().score("test", cell["beta"])
     accuracy = choices(rows, scored) | decoded(rows)
     auc = within_problem_auroc(rows, scored)
     return {
