@@ -16,7 +16,7 @@ def train(folder: str) -> None:
     from worker import SHARED, trainer_into
 
     torch.set_num_threads(1)
-    trainer = trainer_into(Path(folder), "ce", per_device_train_batch_size=2, **SHARED)
+    trainer = trainer_into(Path(folder), "ce", per_device_train_batch_size=2, **SHARED)  # type: ignore[arg-type]
     assert trainer.accelerator.num_processes == 2
     trainer.train()
     if trainer.is_world_process_zero():

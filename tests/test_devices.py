@@ -83,7 +83,7 @@ def test_notebook_launcher_trains_on_two_processes(tmp_path: Path) -> None:
 
 
 def solutions(count: int) -> list[Solution]:
-    return [Solution(problem.prompt, problem.steps) for problem in problems(count)]
+    return [Solution(problem.prompt, tuple(problem.steps)) for problem in problems(count)]
 
 
 def test_equal_models_give_rewards_of_exactly_0_under_autocast() -> None:

@@ -259,7 +259,7 @@ def test_processes_on_a_cpu_share_what_is_free(monkeypatch: pytest.MonkeyPatch) 
         num_processes = 2
 
     free = type("Memory", (), {"available": 1000})
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: free)
     monkeypatch.setattr(memory, "PartialState", State)
     assert device_memory() == 500
 

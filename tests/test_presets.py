@@ -176,7 +176,7 @@ def test_a_preset_trains(
     arguments += ["--output", trained, "--gradient-checkpointing"]
     rows = 4 * 20
     if preset == "miniature":  # all of it is at hand
-        arguments += ["--limit", rows]
+        arguments += ["--limit", str(rows)]
     else:
         write_data(preset, data, rows // 4)
         arguments += ["--data", data]

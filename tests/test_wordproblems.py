@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from test_presets import tokenizer_of
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from implicitprm.arithmetic.measure import answer_scores
 from implicitprm.data import extract_answer
 from implicitprm.experiments import smollm2
 from implicitprm.logprobs import collate, response_logps
@@ -257,6 +258,6 @@ def test_training_tells_right_from_wrong(small: None, monkeypatch: pytest.Monkey
     monkeypatch.setattr(smollm2, "BATCH_SIZE", 8)
     smollm2.bench().train(CELL | {"learning_rate": 1e-2}, epochs=6)
     rows = rollouts("train")
-    outcomes = smollm2.answer_scores(smollm2.bench().score("train", 0.5))["reward, sum over steps"]
+    outcomes = answer_scores(smollm2.bench().score("train", 0.5))["reward, sum over steps"]
     labels = np.array([r for r, t in zip(rows["label"], rows["completion"], strict=True) if t])
     assert outcomes[labels].mean() > outcomes[~labels].mean()

@@ -239,10 +239,10 @@ def arithmetic_auroc(
             if right is not None:
                 lines.append((row["prompt"], right, *(float(v[step]) for v in by_step)))
                 weights.append(row["weight"])
-    problems, right, *columns = (np.array(column) for column in zip(*lines, strict=True))
+    problems, labels, *columns = (np.array(column) for column in zip(*lines, strict=True))
     names = ("step reward", "log π_θ alone", "log π_ref alone")
     return {
-        name: rounded(auroc_interval(values, right, problems, weights, resamples=300), 3)
+        name: rounded(auroc_interval(values, labels, problems, weights, resamples=300), 3)
         for name, values in zip(names, columns, strict=True)
     }
 
