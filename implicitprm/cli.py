@@ -15,9 +15,9 @@ import torch
 import typer
 from accelerate import PartialState
 from rich.console import Console
-from tqdm import tqdm
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
+from implicitprm.chunks import digest, parts_folder, processes, write_chunks
 from implicitprm.data import (
     CONVERTERS,
     append_jsonl,
@@ -31,7 +31,7 @@ from implicitprm.data import (
 )
 from implicitprm.memory import Load, check_memory, device_memory, memory_table
 from implicitprm.presets import PRESETS, find_preset, model_config
-from implicitprm.reports import first_error_report, outcome_report
+from implicitprm.reports import best_of_n_reports, first_error_report, outcome_report
 from implicitprm.rewards import ImplicitPRM, check_same_tokenizer, load_causal_lm
 from implicitprm.rollouts import Rollout, Sampling, sample_rollouts
 from implicitprm.steps import SolutionFormat
@@ -117,6 +117,9 @@ def rollouts(
     ] = 0.0,
     chat: Chat = None,
     batch_size: Annotated[int, typer.Option(help="responses sampled together", min=1)] = 64,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with the run that was to write OUTPUT")
+    ] = False,
     shuffle: Shuffle = False,
     limit: Limit = None,
     seed: Seed = 0,
@@ -126,45 +129,38 @@ def rollouts(
     Rows have a prompt and an answer, the right one. Written are rows of prompt, completion, label,
     weight, finished and answer, one a distinct response; weight is how often it was drawn.
     """
-    if output.exists():
-        raise typer.BadParameter(f"{output} exists; name another file or remove it")
+    settings, state = _settings(locals()), processes()
     rows = _read(data, split, converter, limit, seed if shuffle else None)
     missing = {"prompt", "answer"} - set(rows.column_names)
     if missing:
         raise typer.BadParameter(
             f"{data} has no column {', '.join(sorted(missing))}; it has {rows.column_names}"
         )
+    settings["rows"] = digest(rows)
+    _check_parts(output, settings, resume)
     tokenizer = AutoTokenizer.from_pretrained(policy)
     model = load_causal_lm(policy)
-    sampling = Sampling(max_new_tokens, temperature, top_p, min_p)
-    right = drawn = empty = 0
-    chunk = 4 * max(1, batch_size // n)  # written chunk by chunk
-    for start in tqdm(range(0, len(rows), chunk), desc="rollouts"):
-        part = rows.select(range(start, min(start + chunk, len(rows))))
-        sampled = sample_rollouts(
+    _write_settings(parts_folder(output), settings)
+
+    def sampled(numbers: range) -> Iterator[dict[str, Any]]:
+        part = rows.select(numbers)
+        rollouts = sample_rollouts(
             model,
             tokenizer,
             part["prompt"],
             n=n,
-            sampling=sampling,
+            sampling=Sampling(max_new_tokens, temperature, top_p, min_p),
             format=_format(tokenizer, "\n", chat),
-            seed=seed + start,
+            seed=seed + numbers.start,
             batch_size=batch_size,
         )
-        graded = [
-            graded_row
-            for row, responses in zip(part, sampled, strict=True)
-            for graded_row in _graded(row, responses)
-        ]
-        kept = [row for row in graded if row["completion"].strip()]
-        append_jsonl(output, kept)
-        right += sum(row["weight"] * row["label"] for row in kept)
-        drawn += sum(row["weight"] for row in graded)
-        empty += len(graded) - len(kept)
-    console.print(
-        f"{drawn} responses to {len(rows)} prompts, {right / drawn:.1%} right: {output}"
-        + (f" ({empty} empty ones left out)" if empty else "")
-    )
+        for row, responses in zip(part, rollouts, strict=True):
+            graded = _graded(row, responses)
+            yield from (one for one in graded if one["completion"].strip())
+
+    write_chunks(output, len(rows), 4 * max(1, batch_size // n), sampled, "rollouts")
+    if state.is_main_process:
+        console.print(_rollouts_summary(output, len(rows), n))
 
 
 @app.command()
@@ -218,8 +214,7 @@ def train(
     For dpo and nca the responses of each prompt are paired, unless the rows are prompt, chosen,
     rejected. OUTPUT gets the policy, log.csv and settings.json.
     """
-    # The options, before anything else is local; two of them may differ when a run is resumed.
-    settings = {n: str(value) for n, value in locals().items() if n not in ("output", "resume")}
+    settings = _settings(locals())  # before anything else is local
     settings["processes"] = str(PartialState().num_processes)
     _one_of("objective", objective, tuple(OBJECTIVES))
     _one_of("pairing", pairing, ("all", "matched", None))
@@ -345,12 +340,18 @@ def score(
     reference: Annotated[
         str | None, typer.Option(help="hub id or folder of π_ref; default: a uniform reference")
     ] = None,
+    reference_cache: Annotated[
+        Path | None, typer.Option(help="folder in which the reference's log-probs are kept")
+    ] = None,
     converter: Converter = None,
     split: Split = "train",
     beta: Beta = 0.05,
     separator: Separator = "\\n\\n",
     chat: Chat = None,
     batch_size: Annotated[int, typer.Option(help="solutions per forward pass", min=1)] = 8,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with the run that was to write OUTPUT")
+    ] = False,
     shuffle: Shuffle = False,
     limit: Limit = None,
     seed: Seed = 0,
@@ -359,35 +360,59 @@ def score(
 
     Rows have a prompt and either completions, a list of steps, or completion, a whole response.
     """
-    if output.exists():
-        raise typer.BadParameter(f"{output} exists; name another file or remove it")
+    settings, state = _settings(locals()), processes()
     rows = _read(data, split, converter, limit, seed if shuffle else None)
+    settings["rows"] = digest(rows)
+    _check_parts(output, settings, resume)
     format = _format(AutoTokenizer.from_pretrained(policy), separator, chat)
-    prm = ImplicitPRM.from_pretrained(policy, reference, beta=beta, format=format)
-    chunk = 32 * batch_size  # written chunk by chunk, so that a crash loses one chunk at most
-    for start in range(0, len(rows), chunk):
-        part = rows.select(range(start, min(start + chunk, len(rows))))
-        append_jsonl(output, prm.score_dataset(part, batch_size))
-    console.print(f"scored {len(rows)} solutions: {output}")
+    if reference_cache is not None and reference is None:
+        raise typer.BadParameter("--reference-cache needs a --reference")
+    prm = ImplicitPRM.from_pretrained(
+        policy, reference, beta=beta, format=format, reference_cache=reference_cache
+    )
+    _write_settings(parts_folder(output), settings)
+
+    def scored(numbers: range) -> datasets.Dataset:
+        return prm.score_dataset(rows.select(numbers), batch_size)
+
+    write_chunks(output, len(rows), 32 * batch_size, scored, "scoring")
+    if state.is_main_process:
+        console.print(f"scored {len(rows)} solutions: {output}")
 
 
 @app.command()
 def evaluate(
-    scored: Annotated[Path, typer.Argument(help="a file that `implicitprm score` wrote")],
+    scored: Annotated[list[Path], typer.Argument(help="files that `implicitprm score` wrote")],
     group: Annotated[
         str | None, typer.Option(help="column within whose values AUROC is reported as well")
     ] = None,
     seed: Seed = 0,
 ) -> None:
-    """Judge scored rows: AUROC where they have outcome labels, F1 where they have first errors."""
-    rows = read_rows(str(scored))
-    if "first_error" in rows.column_names:
-        console.print(first_error_report(rows, seed))
-    elif "label" in rows.column_names:
-        console.print(outcome_report(rows, group, seed))
+    """Judge scored rows: by their outcome labels, or by their first errors.
+
+    With labels: AUROC, and choosing one of N where prompts have several candidates. With first
+    errors: F1. Of several files with first errors, such as the splits of ProcessBench, the first
+    chooses the threshold of all.
+    """
+    first, *others = (read_rows(str(path)) for path in scored)
+    if "first_error" in first.column_names:
+        for path, rows in zip(scored[1:], others, strict=True):
+            if "first_error" not in rows.column_names:
+                raise typer.BadParameter(f"{path} has no first_error column, unlike {scored[0]}")
+        console.print(first_error_report(first, seed))
+        if others:
+            for rows in (first, *others):
+                console.print(first_error_report(rows, seed, chosen_on=first))
+    elif others:
+        raise typer.BadParameter("several files are for first errors; rows with labels go in one")
+    elif "label" in first.column_names:
+        console.print(outcome_report(first, group, seed))
+        for table in best_of_n_reports(first, seed):
+            console.print(table)
     else:
         raise typer.BadParameter(
-            f"{scored} has neither a 'label' nor a 'first_error' column; it has {rows.column_names}"
+            f"{scored[0]} has neither a 'label' nor a 'first_error' column; it has "
+            f"{first.column_names}"
         )
 
 
@@ -402,6 +427,16 @@ def _graded(row: dict[str, Any], rollouts: Sequence[Rollout]) -> Iterator[dict[s
             "finished": rollout.finished,
             "answer": row["answer"],
         }
+
+
+def _rollouts_summary(path: Path, prompts: int, n: int) -> str:
+    with path.open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    drawn, kept = n * prompts, sum(row["weight"] for row in rows)
+    right = sum(row["weight"] * row["label"] for row in rows)
+    return f"{drawn} responses to {prompts} prompts, {right / drawn:.1%} right: {path}" + (
+        f" ({drawn - kept} empty ones left out)" if drawn > kept else ""
+    )
 
 
 def _for_objective(
@@ -488,12 +523,25 @@ def _without_long(
     return rows.select(kept)
 
 
+def _settings(options: dict[str, Any]) -> dict[str, str]:
+    """What a run was started with; two options may differ when it is resumed."""
+    return {n: str(value) for n, value in options.items() if n not in ("output", "resume")}
+
+
+def _check_parts(output: Path, settings: dict[str, str], resume: bool) -> None:
+    """As :func:`_check_settings`, for a file that is written in parts; for every process."""
+    if output.exists():
+        raise typer.BadParameter(f"{output} exists; name another file or remove it")
+    _check_settings(parts_folder(output), settings, resume)
+    processes().wait_for_everyone()  # every process has looked before one makes the folder
+
+
 def _check_settings(output: Path, settings: dict[str, str], resume: bool) -> None:
     """A new run needs a new folder; a resumed one the settings that it was started with."""
     if not resume:
         if output.exists():
             raise typer.BadParameter(
-                f"{output} exists; name another folder, remove it, or --resume its run"
+                f"{output} exists; name another output, remove it, or --resume its run"
             )
         return
     if not (output / SETTINGS).is_file():

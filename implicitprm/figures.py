@@ -1435,33 +1435,26 @@ def claimed_f1(
 
 
 def reference_sweep(
-    roles: Mapping[str, Sequence[tuple[float, tuple[float, float, float]]]],
+    roles: Mapping[str, Mapping[str, tuple[float, float, float]]],
     checkpoints: Mapping[str, float],
     levels: Mapping[str, float],
     title: str,
 ) -> Figure:
-    """Accuracy (%) of PRMs against how well their reference predicts the rollouts (nats).
+    """Accuracy (%) of PRMs by their reference, the best predictor of the rollouts on the right.
 
-    ``roles[name]`` is a list of (nats per response, (value, low, high)), drawn filled or hollow in
-    the order given; ``checkpoints`` names the places on the axis; ``levels`` are accuracies that
-    need no PRM. The axis is logarithmic and better references are on the right.
+    ``roles[name][checkpoint]`` is (value, low, high), roles drawn filled or hollow in the order
+    given; ``checkpoints`` are nats per response; ``levels`` are accuracies that need no PRM.
     """
     figure = Figure(figsize=(8.4, 4.0), layout="constrained")
     axes = figure.subplots()
     axes.set_title(title)
-    for (name, points), fill in zip(roles.items(), ("full", "none"), strict=True):
-        ordered = sorted(points)
-        value, low, high = np.array([triple for _, triple in ordered]).T
+    ordered = sorted(checkpoints, key=checkpoints.__getitem__, reverse=True)
+    for shift, fill, (name, points) in zip(
+        (-0.04, 0.04), ("full", "none"), roles.items(), strict=True
+    ):
+        x = [place + shift for place in range(len(ordered))]
         style = STYLE["policy"] | {"fillstyle": fill, "linestyle": "-" if fill == "full" else "--"}
-        axes.errorbar(
-            [nats for nats, _ in ordered],
-            value,
-            yerr=(value - low, high - value),
-            **style,
-            markersize=6,
-            elinewidth=0.9,
-            label=name,
-        )
+        _bars(axes, x, [points[checkpoint] for checkpoint in ordered], style, name)
     for name, level in levels.items():
         axes.axhline(level, color="0.5", linewidth=1, linestyle=":")
         axes.annotate(
@@ -1472,14 +1465,50 @@ def reference_sweep(
             textcoords="offset points",
             va="center",
         )
-    axes.set_xscale("log")
-    axes.invert_xaxis()
-    axes.minorticks_off()
-    axes.set_xticks(list(checkpoints.values()), list(checkpoints), rotation=30, ha="right")
-    axes.set(
-        xlabel="reference, placed by its nats per response on the rollouts (log axis)",
-        ylabel="problems answered right (%)",
-    )
-    axes.legend(frameon=False)
+    axes.set_xticks(range(len(ordered)), [f"{c}\n{checkpoints[c]:.1f}" for c in ordered])
+    axes.set_xlabel("reference, with its nats per response on the rollouts")
+    axes.set_ylabel("problems answered right (%)")
+    axes.legend(frameon=False, loc="lower right")
     axes.spines[["right", "top"]].set_visible(False)
     return figure
+
+
+@dataclass(frozen=True)
+class ClaimsTable:
+    """Claims in groups; the last line of a notebook cell shows it. See :func:`claims_table`."""
+
+    groups: Mapping[str, Sequence[tuple[str, str, Sequence[str]]]]
+    caption: str
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for heading, claims in self.groups.items():
+            rows.append(
+                "<tr><th colspan='3' scope='rowgroup' style='text-align:left;border-top:2px solid'>"
+                f"{escape(heading)} ({len(claims)})</th></tr>"
+            )
+            for chapter, claim, lines in claims:
+                effects = "<br>".join(map(escape, lines))
+                rows.append(
+                    f"<tr style='vertical-align:top'><td>{escape(chapter)}</td>"
+                    f"<td style='text-align:left'>{escape(claim)}</td>"
+                    f"<td style='text-align:left;font-size:85%'>{effects}</td></tr>"
+                )
+        head = "".join(f"<th scope='col'>{name}</th>" for name in ("chapter", "claim", "effects"))
+        caption = f"<caption>{escape(self.caption)}</caption>"
+        return f"<table>{caption}<tr>{head}</tr>{''.join(rows)}</table>"
+
+    def __repr__(self) -> str:
+        return self.caption
+
+
+def claims_table(
+    groups: Mapping[str, Sequence[tuple[str, str, Sequence[str]]]], caption: str
+) -> ClaimsTable:
+    """A table of (chapter, claim, one line per effect) under the heading of each group.
+
+    Empty groups are left out. Raises ValueError without a caption, which says what the marks mean.
+    """
+    if not caption.strip():
+        raise ValueError("a table of claims needs a caption: say what its marks mean")
+    return ClaimsTable({heading: claims for heading, claims in groups.items() if claims}, caption)

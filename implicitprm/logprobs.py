@@ -6,14 +6,23 @@ token t + 1, and prompt and padding do not count.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from implicitprm.steps import EncodedSolution
+from implicitprm.trunk import TrunkPass, follow_prefix, read_prefix, trunk_pass
+
+#: Logits that exist at a time while scoring, 128 MB in float32. At a vocabulary of 150,000 they
+#: predict 223 tokens, enough for a matrix product that is bound by arithmetic and not by memory.
+LOGITS_AT_A_TIME = 2**25
+#: Candidates share the reading of their prompt where that saves so many tokens. Reading it is one
+#: more forward pass, which costs as much as some dozens of tokens (a CPU) to some hundreds (a GPU).
+TOKENS_WORTH_SHARING = 512
 
 
 def token_logps(logits: Tensor, input_ids: Tensor, response_mask: Tensor) -> Tensor:
@@ -26,22 +35,30 @@ def token_logps(logits: Tensor, input_ids: Tensor, response_mask: Tensor) -> Ten
     Raises ValueError if a mask selects position 0, which nothing predicts, and if a log-probability
     is NaN or infinite.
     """
+    mask = response_mask[:, 1:]  # (B, T-1): the tokens that are predicted
+    targets = input_ids[:, 1:][mask]  # (M), the M response tokens of the batch
+    return _in_place(_chosen_logps(logits[:, :-1][mask], targets), response_mask)
+
+
+def _chosen_logps(logits: Tensor, targets: Tensor) -> Tensor:
+    """log softmax of logits (M, V) at the targets (M), without the rest of the log-softmax; (M)."""
+    if logits.dtype != torch.float64:
+        logits = logits.float()
+    return logits.gather(-1, targets[:, None]).squeeze(-1) - logits.logsumexp(-1)
+
+
+def _in_place(chosen: Tensor, response_mask: Tensor) -> Tensor:
+    """Put log-probabilities (M) where the mask is True, 0 elsewhere; (B, T)."""
     if response_mask[:, 0].any():
         raise ValueError("position 0 has no token before it and so no log-probability")
-    mask = response_mask[:, 1:]  # (B, T-1): the tokens that are predicted
-    predictions = logits[:, :-1][mask]  # (M, V), the M response tokens of the batch
-    if predictions.dtype != torch.float64:
-        predictions = predictions.float()
-    targets = input_ids[:, 1:][mask]  # (M)
-    chosen = predictions.gather(-1, targets[:, None]).squeeze(-1) - predictions.logsumexp(-1)
     if not torch.isfinite(chosen).all():
-        row = int(mask.nonzero()[~torch.isfinite(chosen)][0, 0])
+        row = int(response_mask.nonzero()[~torch.isfinite(chosen)][0, 0])
         raise ValueError(
             f"row {row} of the batch has a log-probability that is NaN or infinite: the model's "
             "logits overflow (float16 does; use bfloat16 or float32) or its weights are broken"
         )
-    logps = torch.zeros(input_ids.shape, dtype=chosen.dtype, device=chosen.device)
-    return logps.masked_scatter(response_mask, chosen)  # (B, T)
+    logps = torch.zeros(response_mask.shape, dtype=chosen.dtype, device=chosen.device)
+    return logps.masked_scatter(response_mask, chosen)
 
 
 def response_logps(
@@ -84,26 +101,83 @@ def score_logps(
     """Log-probabilities of the response tokens of each solution, as one tensor (T) on the CPU each.
 
     Solutions of like length share a batch, the longest first: least padding, and a batch that does
-    not fit into memory fails at once. ``description`` labels the progress bar.
+    not fit into memory fails at once. A long prompt of many solutions is read once, and they follow
+    it in batches of their own. Two models of one architecture get the same batches.
+    ``description`` labels the progress bar.
     """
-    order = sorted(range(len(solutions)), key=lambda index: -len(solutions[index].input_ids))
     logps = [torch.empty(0)] * len(solutions)
-    with tqdm(total=len(order), desc=description, leave=False) as progress:
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+    with tqdm(total=len(solutions), desc=description, leave=False) as progress:
+        for rows, prefix in _batches(model, solutions, batch_size):
+            # After a prefix, its last token is the one before the response; it is read again.
+            starts = [solutions[row].response_start - 1 if prefix else 0 for row in rows]
             batch = collate(
-                [solutions[row].input_ids for row in rows],
-                [solutions[row].response_start for row in rows],
+                [solutions[row].input_ids[start:] for row, start in zip(rows, starts, strict=True)],
+                [
+                    solutions[row].response_start - start
+                    for row, start in zip(rows, starts, strict=True)
+                ],
                 pad_token_id,
             )
             batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            batch_logps = response_logps(model, **batch).cpu()  # (B, T)
+            batch_logps = _batch_logps(model, prefix, **batch).cpu()  # (B, T)
             for row, values, mask in zip(
                 rows, batch_logps, batch["response_mask"].cpu(), strict=True
             ):
                 logps[row] = values[mask]
             progress.update(len(rows))
     return logps
+
+
+def _batches(
+    model: PreTrainedModel, solutions: Sequence[EncodedSolution], batch_size: int
+) -> Iterator[tuple[list[int], DynamicCache | None]]:
+    """The rows of each batch, and what was read of their prompt if they share it."""
+    by_prompt: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for row, solution in enumerate(solutions):
+        by_prompt[solution.input_ids[: solution.response_start]].append(row)
+    alone = []
+    for prompt, rows in by_prompt.items():
+        worth_it = (len(rows) - 1) * len(prompt) >= TOKENS_WORTH_SHARING and len(prompt) > 1
+        prefix = read_prefix(model, prompt[:-1]) if worth_it else None
+        if prefix is None:
+            alone += rows
+        else:
+            yield from ((batch, prefix) for batch in _by_length(rows, solutions, batch_size))
+    yield from ((batch, None) for batch in _by_length(alone, solutions, batch_size))
+
+
+def _by_length(
+    rows: Sequence[int], solutions: Sequence[EncodedSolution], batch_size: int
+) -> Iterator[list[int]]:
+    order = sorted(rows, key=lambda row: -len(solutions[row].input_ids))
+    yield from (order[start : start + batch_size] for start in range(0, len(order), batch_size))
+
+
+def _batch_logps(
+    model: PreTrainedModel,
+    prefix: DynamicCache | None,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    response_mask: Tensor,
+) -> Tensor:
+    """What :func:`response_logps` gives (B, T), in less memory and without gradients."""
+    read, mask = input_ids[:, :-1], attention_mask[:, :-1]  # the last token predicts nothing
+    if prefix is None:
+        states = trunk_pass(model, input_ids=read, attention_mask=mask, use_cache=False)
+    else:
+        states = follow_prefix(model, prefix, read, mask)
+    if states is None:
+        return response_logps(model, input_ids, attention_mask, response_mask)
+    predicted = response_mask[:, 1:]
+    chosen = _logps_of(states, states.hidden[predicted], input_ids[:, 1:][predicted])
+    return _in_place(chosen, response_mask)
+
+
+def _logps_of(states: TrunkPass, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Log-probabilities of targets (M) after hidden states (M, H), some at a time; (M)."""
+    at_a_time = max(1, LOGITS_AT_A_TIME // states.model.config.get_text_config().vocab_size)
+    pairs = zip(hidden.split(at_a_time), targets.split(at_a_time), strict=True)
+    return torch.cat([_chosen_logps(states.logits(some), chosen) for some, chosen in pairs])
 
 
 def check_length(solution: EncodedSolution, model: PreTrainedModel, where: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -26,6 +27,7 @@ from transformers import (
 )
 
 from implicitprm.logprobs import check_length, score_logps
+from implicitprm.reference_cache import ReferenceCache
 from implicitprm.steps import (
     EncodedSolution,
     Prompt,
@@ -161,7 +163,9 @@ class ImplicitPRM:
     """Scores the steps of solutions by the log-ratio of two causal language models.
 
     ``reference`` None stands for a uniform reference: log π_ref is taken as 0, and the reward is
-    β log π_θ (the paper's §5.3, "no reference at inference").
+    β log π_θ (the paper's §5.3, "no reference at inference"). ``reference_cache`` is a folder in
+    which the log-probabilities of the reference are kept (:class:`ReferenceCache`); the model must
+    not change from then on.
     """
 
     def __init__(
@@ -171,12 +175,18 @@ class ImplicitPRM:
         tokenizer: PreTrainedTokenizerBase,
         beta: float,
         format: SolutionFormat | None = None,
+        reference_cache: str | Path | None = None,
     ):
         if not beta > 0:
             raise ValueError(f"beta must be positive, not {beta}")
+        if reference_cache is not None and reference is None:
+            raise ValueError(f"without a reference there is nothing to keep in {reference_cache}")
         self.policy, self.reference = policy, reference
         self.tokenizer, self.beta = tokenizer, beta
         self.format = format or SolutionFormat(chat=tokenizer.chat_template is not None)
+        self._cache = None
+        if reference is not None and reference_cache is not None:
+            self._cache = ReferenceCache(reference_cache, reference)
 
     @classmethod
     def from_pretrained(
@@ -187,6 +197,7 @@ class ImplicitPRM:
         beta: float,
         format: SolutionFormat | None = None,
         dtype: str | torch.dtype | None = None,
+        reference_cache: str | Path | None = None,
     ) -> ImplicitPRM:
         """Load policy and reference by hub id or folder.
 
@@ -204,6 +215,7 @@ class ImplicitPRM:
             tokenizer,
             beta,
             format,
+            reference_cache,
         )
 
     def score(self, prompt: Prompt, steps: Sequence[str], finished: bool = True) -> ScoredSolution:
@@ -223,6 +235,8 @@ class ImplicitPRM:
         policy_logps = score_logps(self.policy, encoded, pad, batch_size, "policy")
         if self.reference is None:
             ref_logps = [torch.zeros_like(logps) for logps in policy_logps]
+        elif self._cache is not None:
+            ref_logps = self._cache.score_logps(encoded, pad, batch_size, "reference")
         else:
             # The same batches as under the policy: equal models give rewards of exactly 0.
             ref_logps = score_logps(self.reference, encoded, pad, batch_size, "reference")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import torch
@@ -50,10 +51,15 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One sampled response; ``finished`` is False where it met the limit of new tokens."""
+    """One sampled response; ``finished`` is False where it met the limit of new tokens.
+
+    ``tokens`` is the number of tokens that were sampled, the end-of-text token among them; equal
+    texts are equal rollouts, whatever tokens they are made of.
+    """
 
     completion: str
     finished: bool
+    tokens: int = field(default=0, compare=False)
 
 
 @torch.inference_mode()
@@ -67,13 +73,17 @@ def sample_rollouts(
     format: SolutionFormat,
     seed: int,
     prefixes: Sequence[str] | None = None,
+    stop: str | None = None,
     batch_size: int = 512,
 ) -> list[list[Rollout]]:
     """Sample ``n`` responses to each prompt; returns one list of ``n`` rollouts per prompt.
 
     ``prefixes`` gives the beginning of each response, separator included where the next step is to
-    follow; a rollout's ``completion`` does not repeat it. Prompts of one token length are sampled
-    together, so that nothing is padded, each is read once, and finished rows leave the cache.
+    follow; a rollout's ``completion`` does not repeat it. With ``stop``, such as the separator, a
+    rollout also ends, unfinished, with the token that completes this text.
+
+    Prompts of one token length are sampled together, so that nothing is padded, each is read once,
+    and finished rows leave the cache.
 
     One ``seed``, model and ``batch_size`` give the same rollouts again on the same machine.
     Raises ValueError where prompt and new tokens together exceed the model's context.
@@ -97,13 +107,18 @@ def sample_rollouts(
             for start in range(0, len(indices), prompts_per_batch):
                 rows = indices[start : start + prompts_per_batch]
                 ids = torch.tensor([inputs[row] for row in rows], device=model.device)
-                tokens, finished = _sample_batch(model, ids, n, sampling, generator)
+                stops = None if stop is None else partial(_contains, tokenizer, stop)
+                tokens, finished = _sample_batch(model, ids, n, sampling, generator, stops)
                 completions = tokenizer.batch_decode(tokens, skip_special_tokens=True)
                 for position, completion in enumerate(completions):
-                    rollout = Rollout(completion, finished[position])
+                    rollout = Rollout(completion, finished[position], len(tokens[position]))
                     rollouts[rows[position // n]].append(rollout)
                 progress.update(len(rows))
     return rollouts
+
+
+def _contains(tokenizer: PreTrainedTokenizerBase, text: str, tokens: list[int]) -> bool:
+    return text in str(tokenizer.decode(tokens))
 
 
 def _check_context(model: PreTrainedModel, longest: int, sampling: Sampling) -> None:
@@ -121,8 +136,12 @@ def _sample_batch(
     n: int,
     sampling: Sampling,
     generator: torch.Generator,
+    stops: Callable[[list[int]], bool] | None = None,
 ) -> tuple[list[list[int]], list[bool]]:
-    """Sample n continuations of each row of ``input_ids`` (B, T); returns B·n token lists."""
+    """Sample n continuations of each row of ``input_ids`` (B, T); returns B·n token lists.
+
+    A row ends with an end-of-text token, finished, or, unfinished, when ``stops`` says so.
+    """
     warpers = sampling.warpers()
     # The warpers look at the scores only, so the tokens so far need not be passed on to them.
     ids = cast(LongTensor, input_ids)
@@ -143,6 +162,9 @@ def _sample_batch(
         ):
             tokens[row].append(token)
             finished[row] = done
+        if stops is not None:
+            stopped = [stops(tokens[row]) for row in alive.tolist()]
+            ended |= torch.tensor(stopped, device=ended.device)
         if ended.all():
             break
         if ended.any():

@@ -5,7 +5,7 @@ token that ends the turn. This module renders that text, tokenises it once, and 
 tokenizer's character offsets which step every response token belongs to:
 
 - a token belongs to the step that holds its first character;
-- a separator belongs to the step before it;
+- a separator belongs to the step before it, a prefix such as "Step 1: " to the step it names;
 - tokens with equal offsets (the bytes of one character) stay together;
 - the end-of-turn token belongs to the last step, and what follows it is not response.
 
@@ -72,29 +72,48 @@ class SolutionFormat:
 
     ``separator`` stands between steps; ``chat`` makes a text prompt a user message and applies the
     tokenizer's chat template. A prompt of messages always goes through the template.
+    ``step_prefix`` stands before each step, with the step's number, from 1, for ``{k}``; a step
+    that begins with its own prefix gets no second one.
     """
 
     separator: str = "\n\n"
     chat: bool = False
+    step_prefix: str = ""
 
     def __post_init__(self) -> None:
         if not self.separator:
             raise ValueError("the separator between steps must not be empty")
+        if self.step_prefix and "{k}" not in self.step_prefix:
+            raise ValueError(
+                f"the step prefix {self.step_prefix!r} has no {{k}} where the step's number stands"
+            )
 
     def response(self, steps: Sequence[str]) -> tuple[str, list[int]]:
         """The response text, and the character at which each step starts in it."""
-        lengths = [len(step) + len(self.separator) for step in steps]
-        return self.separator.join(steps), [0, *accumulate(lengths[:-1])]
+        numbered = [self._numbered(step, number) for number, step in enumerate(steps, 1)]
+        lengths = [len(step) + len(self.separator) for step in numbered]
+        return self.separator.join(numbered), [0, *accumulate(lengths[:-1])]
+
+    def _numbered(self, step: str, number: int) -> str:
+        prefix = self._prefix(number)
+        return step if step.startswith(prefix) else prefix + step
+
+    def _prefix(self, number: int) -> str:
+        return self.step_prefix.replace("{k}", str(number))
 
     def split(self, completion: str) -> tuple[str, ...]:
         """Split a whole response into steps; the separators between them are all that is lost.
 
         Separators at the end, and separators that follow one another, stay with the step before
-        them, so that joining gives the response back and no step is empty.
+        them, so that joining gives the response back and no step is empty. In a response that
+        begins with the first step's prefix, a step begins where the next prefix stands, whatever
+        separators the step before it holds.
         """
+        numbered = bool(self.step_prefix) and completion.startswith(self._prefix(1))
         steps: list[str] = []
         for piece in completion.split(self.separator):
-            if steps and not (piece.strip() and steps[-1].strip()):
+            goes_on = numbered and not piece.startswith(self._prefix(len(steps) + 1))
+            if steps and (goes_on or not (piece.strip() and steps[-1].strip())):
                 steps[-1] += self.separator + piece
             else:
                 steps.append(piece)

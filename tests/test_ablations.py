@@ -478,6 +478,15 @@ def test_the_reasoner_read_by_itself_is_chapter_08s(stored: dict[str, Any]) -> N
         assert kept[f"reasoner, {rule}"] == pytest.approx(accuracy, abs=0.05)
 
 
+def test_the_styles_tolerance_is_twice_the_largest_difference() -> None:
+    def run(value: float) -> dict[str, Any]:
+        answers = {"answers": {"min": [80.0, 90.0], "sum": [value, 70.0]}}
+        return {"readings": {name: {"plain": answers} for name in style.READ_WITH}}
+
+    assert style.tolerance(run(60.0), run(63.0)) == 3.0  # the means differ by 1.5
+    assert style.tolerance(run(60.0), run(60.0)) == ablations.MIN_TOLERANCE
+
+
 def test_the_styles_result_file() -> None:
     result = store.load_result("style")
     runs = part(result, "run")
@@ -490,6 +499,7 @@ def test_the_styles_result_file() -> None:
             value, low, high = row["value"]
             assert value == pytest.approx(np.mean([reading[name] for reading in own]), abs=0.02)
             assert low <= value <= high
+    assert result["tolerance"] >= ablations.MIN_TOLERANCE
     (share,) = {run["world"]["steps restyled"] for run in runs}
     assert share == pytest.approx(100 * style.RATE, abs=4)
 

@@ -23,8 +23,10 @@ from implicitprm import ImplicitPRM, cli
 from implicitprm.arithmetic import Problem, check_solution, checkpoint_path
 from implicitprm.arithmetic.problems import ARITHMETIC_FORMAT
 from implicitprm.arithmetic.tokenizer import build_tokenizer
+from implicitprm.chunks import parts_folder
 from implicitprm.cli import app
 from implicitprm.data import append_jsonl, pair_responses, read_rows
+from implicitprm.reference_cache import DATABASE
 from implicitprm.rollouts import Rollout
 from implicitprm.training import last_complete_checkpoint
 
@@ -98,7 +100,7 @@ def test_train_score_evaluate(data: Path, model: str, tmp_path: Path) -> None:
         )
 
     report = run("evaluate", scored)
-    for predictor in ("outcome reward (sum)", "log π_ref", "shorter"):
+    for predictor in ("outcome reward (sum)", "log π_ref", "shorter", "one of 2 candidates"):
         assert predictor in report
 
 
@@ -163,6 +165,7 @@ def dying(self, path):
     if "checkpoint-20" in path:
         os.kill(os.getpid(), signal.SIGKILL)
 TrainerState.save_to_json = dying
+from implicitprm.chunks import parts_folder
 from implicitprm.cli import app
 app()
 """
@@ -265,14 +268,14 @@ def test_empty_responses_are_counted_and_left_out(
     questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def sampled(model: object, tokenizer: object, prompts: list[str], **_: object) -> object:
-        return [[Rollout("", True), Rollout("#1", True), Rollout("#1", True)] for _ in prompts]
+        return [[Rollout("", True)] + 3 * [Rollout("#1", True)] for _ in prompts]
 
     monkeypatch.setattr(cli, "sample_rollouts", sampled)
     said = sample(questions, tmp_path / "x.jsonl")
     assert "(10 empty ones left out)" in said
     rows = read_rows(tmp_path / "x.jsonl")
     assert set(rows["completion"]) == {"#1"}
-    assert set(rows["weight"]) == {2}
+    assert set(rows["weight"]) == {3}
 
 
 def test_last_layers_leave_the_others(data: Path, model: str, tmp_path: Path) -> None:
@@ -293,7 +296,7 @@ def test_first_errors_are_evaluated(model: str, tmp_path: Path) -> None:
             steps[1] = steps[1].split("=")[0] + "=0"
         rows.append(
             {
-                "id": f"x-{number}",
+                "id": f"gsm8k-{number}",
                 "generator": "test",
                 "problem": problem.prompt,
                 "steps": steps,
@@ -309,8 +312,12 @@ def test_first_errors_are_evaluated(model: str, tmp_path: Path) -> None:
     )  # fmt: skip
     assert len(read_rows(scored)) == 12
     report = run("evaluate", scored)
-    assert "F1" in report
-    assert "chance" in report
+    assert report.count("chance") == 1
+    assert "threshold chosen on the other half" in report
+    # The first file chooses the threshold for itself and for the others.
+    report = run("evaluate", scored, scored)
+    assert report.count("chance") == 3
+    assert report.count("threshold chosen on gsm8k") == 2
 
 
 def test_shuffled_rows_are_a_sample_that_the_seed_repeats(
@@ -332,6 +339,22 @@ def test_shuffled_rows_are_a_sample_that_the_seed_repeats(
     assert shuffled != completions("first again")
 
 
+def test_reference_scores_are_kept_between_runs(data: Path, model: str, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    score = ["score", "--data", str(data), "--policy", model, "--separator", "\\n"]
+    reference = ["--reference", str(checkpoint_path("reasoner"))]
+    for name in ("fresh", "first", "second"):
+        cached = [] if name == "fresh" else ["--reference-cache", str(cache)]
+        run(*score, *reference, *cached, "--output", tmp_path / f"{name}.jsonl")
+    first, second = ((tmp_path / f"{name}.jsonl").read_bytes() for name in ("first", "second"))
+    assert first == second
+    fresh = read_rows(tmp_path / "fresh.jsonl")["outcome"]
+    assert read_rows(tmp_path / "first.jsonl")["outcome"] == pytest.approx(list(fresh), abs=1e-4)
+    assert [path.name for path in cache.iterdir()] == [DATABASE]
+    refused = run(*score, "--reference-cache", cache, "--output", tmp_path / "x", fails=True)
+    assert "--reference-cache needs a --reference" in refused
+
+
 def test_bad_input_is_named(data: Path, model: str, tmp_path: Path) -> None:
     score = ["score", "--policy", model, "--separator", "\\n", "--data"]
     assert "exists" in run(*score, data, "--output", data, fails=True)
@@ -345,6 +368,7 @@ def test_bad_input_is_named(data: Path, model: str, tmp_path: Path) -> None:
     assert "multiple" in run(
         *train_arguments(data, model, tmp_path / "t"), "--micro-batch-size", "3", fails=True
     )
+    assert "rows with labels go in one" in run("evaluate", data, data, fails=True)
     assert "neither" in run("evaluate", _without_labels(data, tmp_path), fails=True)
     for options, message in (
         (["--objective", "ppo"], "objective 'ppo' is unknown; choose one of ce, kto, dpo, nca"),
@@ -383,5 +407,7 @@ def test_rows_scored_before_a_bad_one_are_kept(data: Path, model: str, tmp_path:
         "score", "--policy", model, "--data", long, "--separator", "\\n", "--batch-size", "1",
         "--output", scored, fails=True,
     )  # fmt: skip
-    assert "tokens" in output
-    assert len(read_rows(scored)) == 32
+    assert "in rows 32 to 47: solution 8 has" in output
+    assert not scored.exists()
+    (complete,) = parts_folder(scored).glob("*.jsonl")
+    assert len(read_rows(complete)) == 32

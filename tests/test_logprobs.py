@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from architectures import ARCHITECTURES, VOCABULARY, tiny_model
+from benchmarks.memory import peak_bytes
 from tiny import problems, tiny_llama
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from implicitprm import logprobs, trunk
 from implicitprm.arithmetic import ARITHMETIC_FORMAT
 from implicitprm.arithmetic.tokenizer import build_tokenizer
 from implicitprm.logprobs import check_length, collate, response_logps, score_logps, token_logps
@@ -221,3 +225,135 @@ def test_a_solution_longer_than_the_context(model: LlamaForCausalLM) -> None:
     with pytest.raises(ValueError, match=r"row 7 has 129 tokens \(40 of them prompt\).* is 128"):
         check_length(solution, model, "row 7")
     check_length(EncodedSolution(tuple(range(128)), 40, (88,), ("x",) * 88), model, "row 7")
+
+
+# --- scoring: some logits at a time, prompts read once -------------------------------------------
+
+
+def candidates() -> list[EncodedSolution]:
+    """Four candidates each of two prompts of 21 and 22 tokens, and one each of five short ones."""
+    generator = torch.Generator().manual_seed(0)
+
+    def tokens(count: int) -> tuple[int, ...]:
+        return tuple(torch.randint(3, VOCABULARY, (count,), generator=generator).tolist())
+
+    prompts = [tokens(21), tokens(22)] * 4 + [tokens(length) for length in (3, 4, 5, 6, 7)]
+    solutions = []
+    for number, prompt in enumerate(prompts):
+        response = tokens(1 + 3 * (number // 2) % 11)
+        ends, texts = (len(response),), ("x",) * len(response)
+        solutions.append(EncodedSolution(prompt + response, len(prompt), ends, texts))
+    return solutions
+
+
+def one_at_a_time(model: PreTrainedModel, solutions: list[EncodedSolution]) -> list[Tensor]:
+    """Each solution by itself, through the log-softmax of all its logits."""
+    scored = []
+    for solution in solutions:
+        ids = torch.tensor([solution.input_ids])
+        with torch.inference_mode():
+            table = model(input_ids=ids, use_cache=False).logits[0, :-1].log_softmax(-1)
+        by_token = table.gather(-1, ids[0, 1:, None]).squeeze(-1)
+        scored.append(by_token[solution.response_start - 1 :])
+    return scored
+
+
+@pytest.fixture
+def prefixes_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The lengths of the prompts that were read once for several solutions."""
+    lengths = []
+
+    def counted(model: PreTrainedModel, input_ids: Any) -> Any:
+        lengths.append(len(input_ids))
+        return read_prefix(model, input_ids)
+
+    read_prefix = trunk.read_prefix
+    monkeypatch.setattr(logprobs, "read_prefix", counted)
+    return lengths
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("worth", [1, 10**6])
+@pytest.mark.parametrize("logits", [3 * VOCABULARY, 10**6])
+def test_every_architecture_scores_as_by_hand(
+    architecture: str,
+    worth: int,
+    logits: int,
+    prefixes_read: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Prompts shared or not, logits in parts or not: the same to 1e-5."""
+    monkeypatch.setattr(logprobs, "TOKENS_WORTH_SHARING", worth)
+    monkeypatch.setattr(logprobs, "LOGITS_AT_A_TIME", logits)
+    model, solutions = tiny_model(architecture), candidates()
+    # Mamba itself differs by 1e-4 between a text with and without padding.
+    tolerance = 1e-3 if architecture == "mamba" else 1e-5
+    scored = score_logps(model, solutions, 0, 3, "test")
+    expected = one_at_a_time(model, solutions)
+    for one, other in zip(scored, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=tolerance)
+    assert max(float(values.max() - values.min()) for values in expected) > 0.05
+    assert prefixes_read == ([20, 21] if worth == 1 else [])  # each once, for two batches
+
+
+def test_equal_models_score_alike_after_a_shared_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logprobs, "TOKENS_WORTH_SHARING", 1)
+    scored, again = (score_logps(tiny_model("qwen2"), candidates(), 0, 3, "test") for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(scored, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "count", "shared"), [(65, 9, True), (64, 9, True), (64, 8, False), (1, 600, False)]
+)
+def test_a_prompt_is_shared_where_that_saves_512_tokens(
+    prompt: int, count: int, shared: bool, prefixes_read: list[int]
+) -> None:
+    solution = EncodedSolution(tuple(range(3, 4 + prompt)), prompt, (1,), ("x",))
+    score_logps(tiny_model("llama"), [solution] * count, 0, 300, "test")
+    assert prefixes_read == ([prompt - 1] if shared else [])
+
+
+def test_a_model_without_a_trunk_is_scored_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, solutions = tiny_model("llama"), candidates()
+    expected = one_at_a_time(model, solutions)
+    monkeypatch.setattr(logprobs, "TOKENS_WORTH_SHARING", 1)
+    monkeypatch.setattr(LlamaForCausalLM, "get_decoder", lambda self: self)
+    for one, other in zip(score_logps(model, solutions, 0, 3, "test"), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
+def test_broken_weights_name_the_row() -> None:
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.get_parameter("model.embed_tokens.weight")[7] = torch.nan
+    ends, texts = (1,), ("x",)
+    sound, broken = (EncodedSolution((3, token, 5), 2, ends, texts) for token in (4, 7))
+    with pytest.raises(ValueError, match=r"row 1 of the batch .* NaN or infinite"):
+        score_logps(model, [sound, broken], 0, 2, "test")
+
+
+@pytest.mark.slow
+def test_memory_of_scoring_at_a_large_vocabulary() -> None:
+    """4,096 tokens, vocabulary 150,000: at least 4× below the full log-softmax, equal values."""
+    torch.manual_seed(0)
+    vocabulary, length, start = 150_000, 4096, 96
+    config = LlamaConfig(
+        vocab_size=vocabulary, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+        num_attention_heads=1, max_position_embeddings=length,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(50)  # so that probabilities are far from uniform
+    ids = tuple(torch.randint(3, vocabulary, (length,)).tolist())
+    texts = ("x",) * (length - start)
+    solution = EncodedSolution(ids, start, (length - start,), texts)
+    score_logps(model, [EncodedSolution(ids[:98], start, (2,), texts[:2])], 0, 1, "warm-up")
+    ours, (scored,) = peak_bytes(lambda: score_logps(model, [solution], 0, 1, "test"))
+    full, (expected,) = peak_bytes(lambda: one_at_a_time(model, [solution]))
+    # A float32 log-softmax sums 150,000 terms less exactly than logsumexp does.
+    torch.testing.assert_close(scored, expected, rtol=0, atol=1e-4)
+    (exact,) = one_at_a_time(model.double(), [EncodedSolution(ids[:400], start, (304,), texts)])
+    torch.testing.assert_close(scored[:304].double(), exact, rtol=0, atol=1e-5)
+    assert float(expected.std()) > 1
+    assert full > 4 * length * vocabulary  # the measurement sees the logits
+    assert ours < full / 4, f"{ours / 2**20:.0f} MB against {full / 2**20:.0f} MB"

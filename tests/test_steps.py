@@ -577,6 +577,51 @@ def test_response_is_the_joined_steps_and_where_each_starts() -> None:
     assert [text[start:] for start in starts] == ["So; x = 2; 4", "x = 2; 4", "4"]
 
 
+NUMBERED = SolutionFormat(step_prefix="Step {k}: ")
+
+
+def test_a_prefix_belongs_to_the_step_it_names() -> None:
+    tokenizer = byte_level(split_words=True, trim_offsets=False)
+    encoded = encode(tokenizer, Solution("Q\n", ("So 2", "x = 4")), NUMBERED)
+    assert owned_texts(encoded) == ["Step 1: So 2\n\n", "Step 2: x = 4</s>"]
+
+
+@given(prompt=TEXTS, steps=STEPS, separator=SEPARATORS)
+@random_texts
+def test_numbered_steps_are_the_steps_with_their_prefixes(
+    prompt: str, steps: tuple[str, ...], separator: str
+) -> None:
+    """The same tokens and ends as for steps that have the prefix in their text."""
+    tokenizer = byte_level(split_words=True, trim_offsets=False)
+    written = tuple(f"({k}) {step}" for k, step in enumerate(steps, 1))
+    found: list[EncodedSolution | str] = []
+    for given_steps, prefix in ((steps, "({k}) "), (written, "({k}) "), (written, "")):
+        format = SolutionFormat(separator, step_prefix=prefix)
+        try:
+            found.append(encode(tokenizer, Solution(prompt + "\n", given_steps), format))
+        except ValueError as error:
+            found.append(str(error)[:20])
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_numbered_response_is_split_at_its_numbers() -> None:
+    text = "Step 1: A\n\nB\n\nStep 2: C\n\nStep 4: D\n\n"
+    steps = NUMBERED.split(text)
+    assert steps == ("Step 1: A\n\nB", "Step 2: C\n\nStep 4: D\n\n")
+    assert NUMBERED.response(steps)[0] == text
+
+
+def test_an_unnumbered_response_is_split_at_separators_and_numbered() -> None:
+    steps = NUMBERED.split("A\n\nStep 2: B\n\nC")
+    assert steps == ("A", "Step 2: B", "C")
+    assert NUMBERED.response(steps)[0] == "Step 1: A\n\nStep 2: B\n\nStep 3: C"
+
+
+def test_a_prefix_without_a_number() -> None:
+    with pytest.raises(ValueError, match=r"'Step: ' has no \{k\}"):
+        SolutionFormat(step_prefix="Step: ")
+
+
 # Errors
 
 

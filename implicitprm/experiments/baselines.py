@@ -293,26 +293,29 @@ def step_truth(generator: str, split: str) -> StepTruth:
     return StepTruth(*(np.array(column) for column in zip(*lines, strict=True)))
 
 
-def answers(rows: Dataset, judged: Judged) -> dict[str, np.ndarray]:
-    """Accuracy (0..1) per problem of best-of-N by min and sum, and of the weighted vote."""
+def _candidates(rows: Dataset) -> tuple[np.ndarray, np.ndarray, list[list[str]]]:
+    """Row numbers of the M candidates of each problem (P, M), which are right, their last lines."""
     grid = candidate_grid(rows)
-    correct = np.array(rows["label"])[grid]
-    given = np.array([steps[-1] for steps in rows["steps"]], dtype=object)[grid].tolist()
+    given: list[list[str]] = np.array([s[-1] for s in rows["steps"]], dtype=object)[grid].tolist()
+    return grid, np.array(rows["label"])[grid], given
+
+
+def answers(rows: Dataset, judged: Judged, ns: Sequence[int] = N) -> dict[str, np.ndarray]:
+    """Accuracy (0..1) per problem of best-of-n by min and sum, and of the weighted vote."""
+    grid, correct, given = _candidates(rows)
     accuracy = {}
-    for n in N:
+    for n in ns:
         accuracy[f"best of {n}: min"] = best_of_n_accuracy(judged.by_min[grid], correct, n)
         accuracy[f"best of {n}: sum"] = best_of_n_accuracy(judged.by_sum[grid], correct, n)
         accuracy[f"vote of {n}"] = vote_accuracy(given, correct, n, judged.vote[grid])
     return accuracy
 
 
-def levels(rows: Dataset) -> dict[str, np.ndarray]:
-    """Accuracy per problem of chance, the majority vote and an oracle."""
-    grid = candidate_grid(rows)
-    correct = np.array(rows["label"])[grid]
-    given = np.array([steps[-1] for steps in rows["steps"]], dtype=object)[grid].tolist()
+def levels(rows: Dataset, ns: Sequence[int] = N) -> dict[str, np.ndarray]:
+    """Accuracy (0..1) per problem of chance, the majority vote and an oracle."""
+    _, correct, given = _candidates(rows)
     found = {"chance": correct.mean(1)}
-    for n in N:
+    for n in ns:
         found[f"majority of {n}"] = vote_accuracy(given, correct, n)
         found[f"oracle of {n}"] = pass_at_n(correct, n)
     return found

@@ -28,19 +28,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from implicitprm.arithmetic import ARITHMETIC_FORMAT as FORMAT
 from implicitprm.arithmetic import checkpoint_path, load_rollouts
-from implicitprm.arithmetic.measure import candidate_grid, inside_world
+from implicitprm.arithmetic.measure import inside_world
 from implicitprm.data import pair_responses
 from implicitprm.evaluation import (
     auroc,
-    best_of_n_accuracy,
     bootstrap_over_problems,
     mean_interval,
     paired_difference,
-    pass_at_n,
     rank_correlation,
-    vote_accuracy,
 )
-from implicitprm.experiments import objectives
+from implicitprm.experiments import baselines, objectives
 from implicitprm.experiments.baselines import (
     Judged,
     by_additive_steps,
@@ -282,30 +279,20 @@ def judge(prm: ImplicitPRM, file: tuple[str, str]) -> Judged:
 
 def answers(rows: Dataset, judged: Judged) -> dict[str, Floats]:
     """Accuracy (0..1) per problem of best of N by min and sum, and of the weighted vote."""
-    grid = candidate_grid(rows)
-    correct = np.array(rows["label"])[grid]
-    return {
-        "min": best_of_n_accuracy(judged.by_min[grid], correct, N),
-        "sum": best_of_n_accuracy(judged.by_sum[grid], correct, N),
-        "vote": vote_accuracy(_given(rows, grid), correct, N, judged.vote[grid]),
-    }
-
-
-def _given(rows: Dataset, grid: npt.NDArray[np.int64]) -> list[list[str]]:
-    given: list[list[str]] = np.array([s[-1] for s in rows["steps"]], dtype=object)[grid].tolist()
-    return given
+    names = {"min": f"best of {N}: min", "sum": f"best of {N}: sum", "vote": f"vote of {N}"}
+    found = baselines.answers(rows, judged, (N,))
+    return {rule: found[name] for rule, name in names.items()}
 
 
 @cache
 def levels(name: str) -> dict[str, Floats]:
     """Accuracy (percent) per problem of what needs no training, on one of TESTED."""
     rows = load_rollouts(*TESTED[name])
-    grid = candidate_grid(rows)
-    correct = np.array(rows["label"])[grid]
+    known = baselines.levels(rows, (N,))
     found = {
-        "pass@1": correct.mean(1),
-        "majority": vote_accuracy(_given(rows, grid), correct, N),
-        "oracle": pass_at_n(correct, N),
+        "pass@1": known["chance"],
+        "majority": known[f"majority of {N}"],
+        "oracle": known[f"oracle of {N}"],
         "shortest": answers(rows, by_length(rows))["min"],
     }
     found |= {f"log π_ref, {rule}": v for rule, v in answers(rows, by_ref(rows)).items()}

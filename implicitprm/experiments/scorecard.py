@@ -316,7 +316,7 @@ def one_response() -> list[Effect]:
 
 
 def scaling_slope(amount: str) -> list[Effect]:
-    """Points per doubling of an amount; one seed."""
+    """Points per doubling of an amount."""
     return [
         Effect(
             f"{name}, {schedule}",
@@ -339,8 +339,7 @@ def contrast(name: str, world: str = "reasoner", **where: Any) -> tuple[float, f
 def responses_for_dpo() -> list[Effect]:
     name = "8 responses minus 2: DPO's gain minus CE's"
     return [
-        Effect(f"{schedule}, one seed", contrast(name, schedule=schedule))
-        for schedule in ("3 epochs", "matched")
+        Effect(schedule, contrast(name, schedule=schedule)) for schedule in ("3 epochs", "matched")
     ]
 
 
@@ -515,6 +514,16 @@ def steps_in_the_second_world() -> list[Effect]:
         for measure, key in (("AUROC", "auroc"), ("first-error F1", "f1"))
         for name, cell in second_world().items()
     ]
+
+
+def search_against_best_of_n() -> list[Effect]:
+    found = []
+    for guide in ("reward, sum over steps", "reward, min over steps"):
+        for budget in (4, 16):
+            cell = pick("beam_search", part="summary", guide=guide, budget=budget)
+            effect = as_triple(cell["minus"][f"best of N by {guide}"])
+            found.append(Effect(f"{guide}, {budget} first steps", effect))
+    return found
 
 
 def second_world() -> dict[str, dict[str, Any]]:
@@ -709,14 +718,14 @@ CLAIMS: tuple[Claim, ...] = (
         one_response,
     ),
     Claim(
-        "More instructions help (points per doubling, one seed)",
+        "More instructions help (points per doubling)",
         "§5.1, Figure 4",
         "09",
         ("scaling",),
         lambda: scaling_slope("instructions"),
     ),
     Claim(
-        "More responses per instruction help (points per doubling, one seed)",
+        "More responses per instruction help (points per doubling)",
         "§5.1, Figure 5",
         "09",
         ("scaling",),
@@ -737,7 +746,7 @@ CLAIMS: tuple[Claim, ...] = (
         lambda: no_gain(
             {
                 "half early": "half from the early checkpoint",
-                "full temperature": "nothing truncated, one seed",
+                "full temperature": "nothing truncated",
             },
             "base",
             "reasoner",
@@ -904,6 +913,13 @@ CLAIMS: tuple[Claim, ...] = (
         "arXiv 2502.01456",
         "12",
         why_not="chapter 12 is not written yet",
+    ),
+    Claim(
+        "Step rewards that guide the search beat best-of-N by them at equal tokens",
+        "arXiv 2408.03314 §5",
+        "14",
+        ("beam_search",),
+        search_against_best_of_n,
     ),
     Claim(
         "Best-of-N on MATH-500 with 8B models, to the figures of Table 1",

@@ -1,0 +1,54 @@
+"""The benchmarks run, and find results that differ; their times are nobody's business here."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+from benchmarks import scoring
+from benchmarks.memory import peak_bytes
+from rich.console import Console
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+
+
+def test_every_table_is_filled() -> None:
+    tables = scoring.tables(rounds=2, size=0.2)
+    assert [table.row_count for table in tables] == [3, 3, 3, 3]
+    console = Console(width=200, record=True, quiet=True)
+    for table in tables:
+        console.print(table)
+    text = console.export_text()
+    assert "published style" in text
+    assert "growth: vocabulary" in text
+
+
+def test_results_that_differ_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*arguments: Any) -> list[torch.Tensor]:
+        first, *others = published_style(*arguments)
+        return [first + 1e-3, *others]
+
+    published_style = scoring.published_style
+    monkeypatch.setattr(scoring, "published_style", wrong)
+    with pytest.raises(AssertionError, match="not close"):
+        scoring.tables(rounds=1, size=0.1)
+
+
+def test_turns_alternate_and_the_first_round_is_not_counted() -> None:
+    turns: list[str] = []
+    contenders = {name: (lambda name=name: turns.append(name)) for name in ("a", "b")}
+    seconds = scoring.alternate(contenders, rounds=2)  # type: ignore[arg-type]
+    assert turns == ["a", "b"] * 3
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_peak_memory_is_that_of_the_largest_moment() -> None:
+    def allocate() -> int:
+        parts = [torch.ones(2**25).sum(), torch.ones(2**25).sum()]  # 128 MB, one after the other
+        return len(parts)
+
+    peak, result = peak_bytes(allocate)
+    assert result == 2
+    assert 100 * 2**20 < peak < 200 * 2**20
