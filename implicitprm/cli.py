@@ -1,8 +1,9 @@
-"""The command line: ``implicitprm rollouts | train | score | evaluate``."""
+"""The command line: ``implicitprm rollouts | train | memory | score | evaluate``."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ import torch
 import typer
 from accelerate import PartialState
 from rich.console import Console
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from implicitprm.chunks import digest, parts_folder, processes, write_chunks
 from implicitprm.data import (
@@ -28,6 +29,8 @@ from implicitprm.data import (
     read_rows,
     split_by_prompt,
 )
+from implicitprm.memory import Load, check_memory, device_memory, memory_table
+from implicitprm.presets import PRESETS, find_preset, model_config
 from implicitprm.reports import best_of_n_reports, first_error_report, outcome_report
 from implicitprm.rewards import ImplicitPRM, check_same_tokenizer, load_causal_lm
 from implicitprm.rollouts import Rollout, Sampling, sample_rollouts
@@ -37,7 +40,9 @@ from implicitprm.training import (
     ImplicitPRMConfig,
     ImplicitPRMTrainer,
     last_complete_checkpoint,
+    row_lengths,
     train_last_layers,
+    with_lora,
 )
 
 app = typer.Typer(
@@ -67,6 +72,33 @@ Shuffle = Annotated[
     bool, typer.Option("--shuffle", help="read the rows in random order; many files are sorted")
 ]
 Seed = Annotated[int, typer.Option(help="seed of everything random")]
+PresetName = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        help=f"defaults for a model, which other options override: {', '.join(PRESETS)}",
+        is_eager=True,
+        callback=lambda context, name: _apply_preset(context, name),
+    ),
+]
+ObjectiveName = Annotated[str, typer.Option(help=f"one of {', '.join(OBJECTIVES)}")]
+MicroBatch = Annotated[
+    int, typer.Option(help="rows per forward pass; kto estimates its z on them", min=1)
+]
+LastLayers = Annotated[
+    int | None, typer.Option(help="train only the last so many layers; 0, the default: all", min=0)
+]
+LoraRank = Annotated[
+    int | None,
+    typer.Option(help="train a LoRA adapter of this rank; 0, the default: all weights", min=0),
+]
+Checkpointing = Annotated[
+    bool, typer.Option("--gradient-checkpointing", help="less memory, a third more time")
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="fp32, or bf16 autocast; default: bf16 where the GPU supports it"),
+]
 
 
 @app.command()
@@ -141,7 +173,8 @@ def train(
     ] = None,
     converter: Converter = None,
     split: Split = "train",
-    objective: Annotated[str, typer.Option(help=f"one of {', '.join(OBJECTIVES)}")] = "ce",
+    preset: PresetName = None,
+    objective: ObjectiveName = "ce",
     pairing: Annotated[
         str | None,
         typer.Option(help="how dpo and nca pair responses: all (the default) or matched"),
@@ -154,18 +187,15 @@ def train(
     learning_rate: Annotated[float, typer.Option(help="peak learning rate")] = 5e-7,
     epochs: Annotated[float, typer.Option(help="passes over the training data")] = 1.0,
     batch_size: Annotated[int, typer.Option(help="rows per update, in all", min=1)] = 64,
-    micro_batch_size: Annotated[
-        int, typer.Option(help="rows per forward pass; kto estimates its z on them", min=1)
-    ] = 8,
-    last_layers: Annotated[
-        int | None, typer.Option(help="train only the last so many layers; default: all")
+    micro_batch_size: MicroBatch = 8,
+    max_length: Annotated[
+        int | None,
+        typer.Option(help="leave out rows of more tokens; default: they are an error", min=1),
     ] = None,
-    lora_rank: Annotated[
-        int | None, typer.Option(help="train a LoRA adapter of this rank; default: all weights")
-    ] = None,
-    gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="less memory, a third more time")
-    ] = False,
+    last_layers: LastLayers = None,
+    lora_rank: LoraRank = None,
+    gradient_checkpointing: Checkpointing = False,
+    precision: Precision = None,
     held_out: Annotated[
         float,
         typer.Option(help="share of prompts kept from training, written to OUTPUT", min=0, max=0.9),
@@ -193,8 +223,9 @@ def train(
         raise typer.BadParameter("--balance is for ce and kto; pairs have one of each")
     if pairing and OBJECTIVES[objective].format != "preference":
         raise typer.BadParameter("--pairing is for dpo and nca; ce and kto read no pairs")
-    if last_layers is not None and lora_rank is not None:
+    if last_layers and lora_rank:
         raise typer.BadParameter("choose one of --last-layers and --lora-rank")
+    precision = _precision(precision)
     accumulation = _accumulation(batch_size, micro_batch_size, PartialState().num_processes)
     _check_settings(output, settings, resume)
     PartialState().wait_for_everyone()  # every process has looked before one makes the folder
@@ -202,19 +233,32 @@ def train(
     rows = _read(data, split, converter, limit, seed if shuffle else None)
     tokenizer = AutoTokenizer.from_pretrained(policy)
     format = _format(tokenizer, "\n", chat)  # an outcome is of a whole response
+    lengths = row_lengths(rows, tokenizer, format)
+    rows = _without_long(rows, lengths, max_length)
+    load = _load_of(
+        min(max(lengths), max_length or max(lengths)),
+        objective,
+        micro_batch_size,
+        last_layers,
+        lora_rank,
+        gradient_checkpointing,
+        precision,
+        _shards(),
+    )
+    check_memory(AutoConfig.from_pretrained(policy), load, device_memory())
     parts = split_by_prompt(rows, held_out, seed) if held_out else {"train": rows}
     dataset = _for_objective(parts["train"], objective, pairing, balance, seed)
     model = load_causal_lm(policy, torch.float32)  # full-precision weights, whatever the autocast
     if reference is not None:
         check_same_tokenizer(tokenizer, AutoTokenizer.from_pretrained(reference))
-    if last_layers is not None:
+    if last_layers:
         train_last_layers(model, last_layers)
-    if lora_rank is not None:
-        model = _with_lora(model, lora_rank)
+    if lora_rank:
+        model = with_lora(model, lora_rank)
     # Bad data or a missing model leave no folder behind; from here on there is a run to resume.
     _write_settings(output, settings)
     # Its name is about to change in transformers, which warns wherever it is set.
-    memory: dict[str, Any] = {"gradient_checkpointing": True} if gradient_checkpointing else {}
+    saving: dict[str, Any] = {"gradient_checkpointing": True} if gradient_checkpointing else {}
     trainer = ImplicitPRMTrainer(
         model=model,
         reference=model if reference is None else load_causal_lm(reference, torch.float32),
@@ -225,14 +269,16 @@ def train(
             learning_rate=learning_rate,
             num_train_epochs=epochs,
             per_device_train_batch_size=micro_batch_size,
+            per_device_eval_batch_size=micro_batch_size,  # of the reference pass
             gradient_accumulation_steps=accumulation,
-            bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+            bf16=precision == "bf16",
+            use_cpu=PartialState().device.type == "cpu",  # bf16 there has to be asked for
             save_strategy="steps",
             save_steps=save_every,
             save_total_limit=1,
             logging_steps=1,
             seed=seed,
-            **memory,
+            **saving,
         ),
         train_dataset=dataset,
         processing_class=tokenizer,
@@ -253,6 +299,37 @@ def train(
     for checkpoint in output.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     console.print(f"trained on {len(dataset)} rows: {output}")
+
+
+@app.command()
+def memory(
+    policy: Policy,
+    preset: PresetName = None,
+    objective: ObjectiveName = "ce",
+    micro_batch_size: MicroBatch = 8,
+    max_length: Annotated[int, typer.Option(help="tokens of the longest row", min=1)] = 1024,
+    last_layers: LastLayers = None,
+    lora_rank: LoraRank = None,
+    gradient_checkpointing: Checkpointing = False,
+    precision: Precision = None,
+    processes: Annotated[int, typer.Option(help="GPUs that share it all (FSDP)", min=1)] = 1,
+) -> None:
+    """Show the memory that `train` would need on each device; loads no model.
+
+    Rollouts are those of `rollouts`: 64 responses sampled together, as long as --max-length.
+    """
+    _one_of("objective", objective, tuple(OBJECTIVES))
+    load = _load_of(
+        max_length,
+        objective,
+        micro_batch_size,
+        last_layers,
+        lora_rank,
+        gradient_checkpointing,
+        _precision(precision),
+        processes,
+    )
+    console.print(memory_table(model_config(policy), load))
 
 
 @app.command()
@@ -388,17 +465,62 @@ def _accumulation(batch_size: int, micro_batch_size: int, processes: int) -> int
     return batch_size // together
 
 
-def _with_lora(model: PreTrainedModel, rank: int) -> Any:
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise typer.BadParameter(
-            "--lora-rank needs peft: pip install 'implicitprm[lora]'"
-        ) from error
-    config = LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
+def _apply_preset(context: typer.Context, name: str | None) -> str | None:
+    """Make a preset's options the defaults of the command; what is given explicitly wins."""
+    if name is not None:
+        try:
+            preset = find_preset(name)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        context.default_map = {**preset.options, "processes": preset.processes}
+    return name
+
+
+def _load_of(
+    longest: int,
+    objective: str,
+    micro_batch_size: int,
+    last_layers: int | None,
+    lora_rank: int | None,
+    gradient_checkpointing: bool,
+    precision: str,
+    processes: int,
+) -> Load:
+    """What a run puts on each of its devices."""
+    paired = OBJECTIVES[objective].format == "preference"
+    return Load(
+        sequences=micro_batch_size * (2 if paired else 1),
+        tokens=longest,
+        last_layers=last_layers or None,
+        lora_rank=lora_rank or None,
+        gradient_checkpointing=gradient_checkpointing,
+        bf16=precision == "bf16",
+        processes=processes,
     )
-    return get_peft_model(model, config)
+
+
+def _shards() -> int:
+    """How many processes share the weights: all under FSDP, which accelerate announces so."""
+    fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    return PartialState().num_processes if fsdp else 1
+
+
+def _precision(precision: str | None) -> str:
+    _one_of("precision", precision, ("fp32", "bf16", None))
+    supported = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return precision or ("bf16" if supported else "fp32")
+
+
+def _without_long(
+    rows: datasets.Dataset, lengths: Sequence[int], max_length: int | None
+) -> datasets.Dataset:
+    """The rows of at most ``max_length`` tokens; says how many were left out."""
+    kept = [row for row, length in enumerate(lengths) if length <= (max_length or length)]
+    if not kept:
+        raise typer.BadParameter(f"every row is longer than {max_length} tokens")
+    if len(kept) < len(rows):
+        console.print(f"{len(rows) - len(kept)} rows of more than {max_length} tokens left out")
+    return rows.select(kept)
 
 
 def _settings(options: dict[str, Any]) -> dict[str, str]:

@@ -333,14 +333,38 @@ def _encode_rows(
     encoded: dict[Response, list[EncodedSolution]] = {response: [] for response in responses}
     for index, row in enumerate(tqdm(dataset, desc="tokenising", leave=False)):
         for response in responses:
-            try:
-                finished = row.get(response.finished) is not False
-                solution = Solution(row["prompt"], (response_text(row[response.text]),), finished)
-                encoded[response].append(encode(tokenizer, solution, format))
-            except ValueError as error:
-                raise ValueError(f"row {index}: {error}") from error
+            encoded[response].append(_encode_row(index, row, response, tokenizer, format))
             check_length(encoded[response][-1], model, f"row {index} ({response.text})")
     return encoded
+
+
+def _encode_row(
+    index: int,
+    row: Mapping[str, Any],
+    response: Response,
+    tokenizer: PreTrainedTokenizerBase,
+    format: SolutionFormat,
+) -> EncodedSolution:
+    try:
+        finished = row.get(response.finished) is not False
+        solution = Solution(row["prompt"], (response_text(row[response.text]),), finished)
+        return encode(tokenizer, solution, format)
+    except ValueError as error:
+        raise ValueError(f"row {index}: {error}") from error
+
+
+def row_lengths(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, format: SolutionFormat
+) -> list[int]:
+    """Tokens of each row, of unpaired or preference rows: prompt and its longer response.
+
+    Raises ValueError where a row cannot be tokenised.
+    """
+    found = [r for r in (COMPLETION, CHOSEN, REJECTED) if r.text in dataset.column_names]
+    return [
+        max(len(_encode_row(index, row, r, tokenizer, format).input_ids) for r in found)
+        for index, row in enumerate(tqdm(dataset, desc="measuring", leave=False))
+    ]
 
 
 def _by_row(columns: list[list[Any]]) -> list[list[Any]]:
@@ -477,3 +501,20 @@ def train_last_layers(model: PreTrainedModel, layers: int) -> None:
     model.requires_grad_(False)
     for module in (*decoder.layers[-layers:], decoder.norm):
         module.requires_grad_(True)
+
+
+def with_lora(model: PreTrainedModel, rank: int) -> Any:
+    """A peft model with an adapter of ``rank`` on every linear map, which alone is trained.
+
+    Raises ModuleNotFoundError, which says what to install, where peft is missing.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "a LoRA adapter needs peft: pip install 'implicitprm[lora]'"
+        ) from error
+    config = LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    return get_peft_model(model, config)

@@ -1,0 +1,219 @@
+"""Chapter 13, real data: ``python -m implicitprm.experiments.real_solutions FILE``.
+
+FILE is example_model_solutions.jsonl of github.com/openai/grade-school-math: for each of 1,319
+questions one solution by each of four language models, with its outcome. SmolLM2-135M-Instruct is
+trained with CE on some questions, β and learning rate are chosen on others by the mean of the AUROC
+within each of the four models, and on the rest the reward is compared with what is free: length,
+either model's log-probability, and always taking the solution of the model that was best in
+training. Several hours of one CPU core and 2 GB of memory a worker; an interrupted run goes on
+where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from datasets import Dataset
+
+from implicitprm.arithmetic.measure import answer_scores
+from implicitprm.data import convert_gsm8k_model_solutions, extract_answer, read_rows
+from implicitprm.evaluation import (
+    auroc,
+    auroc_interval,
+    best_of_n_accuracy,
+    mean_interval,
+    paired_difference,
+    vote_accuracy,
+)
+from implicitprm.experiments.grid import Cell, forget_cells, run_cells
+from implicitprm.experiments.runs import be_quiet
+from implicitprm.experiments.smollm2 import Bench
+from implicitprm.experiments.store import rounded, save_result
+
+BETAS = (0.1, 0.5)
+LEARNING_RATES = (5e-5, 1e-4)
+SEEDS = (0, 1, 2)
+EPOCHS = 1
+#: Questions of each part, in an order drawn with QUESTION_SEED.
+PARTS = {"train": 600, "validation": 120, "test": 599}
+QUESTION_SEED = 0
+MODELS = 4
+REWARD = "reward, sum over steps"
+BEST = "always the best model"
+MAJORITY = "majority vote"
+
+
+@cache
+def solutions_of(file: str, part: str) -> Dataset:
+    """The solutions of one part of the questions, four a question in the order of the models."""
+    rows = convert_gsm8k_model_solutions(read_rows(file))
+    questions = np.random.default_rng(QUESTION_SEED).permutation(len(rows) // MODELS)
+    start = 0
+    for name, size in PARTS.items():
+        if name == part:
+            chosen = questions[start : start + size]
+            kept = [MODELS * question + model for question in chosen for model in range(MODELS)]
+            return rows.select(kept)
+        start += size
+    raise ValueError(f"no part {part!r}; there are {', '.join(PARTS)}")
+
+
+@cache
+def bench(file: str) -> Bench:
+    be_quiet()
+    return Bench(lambda part: solutions_of(file, part), adapter=False)
+
+
+def validate(cell: Cell) -> dict[str, Any]:
+    """Mean AUROC within the four models on the validation questions."""
+    trained = bench(cell["file"])
+    trained.train(cell, EPOCHS)
+    rows = solutions_of(cell["file"], "validation")
+    scores = answer_scores(trained.score("validation", cell["beta"]))
+    labels = np.array(rows["label"])
+    return {
+        name: round(float(np.mean([auroc(s[m], labels[m]) for m in masks_of(rows)])), 4)
+        for name, s in scores.items()
+    }
+
+
+def masks_of(rows: Dataset) -> list[np.ndarray]:
+    """Which rows (N) are of each of the four models."""
+    models = np.array(rows["model"])
+    return [models == model for model in dict.fromkeys(rows["model"])]
+
+
+def measure(cell: Cell) -> dict[str, Any]:
+    """AUROC within each model and their mean, and the choice among four solutions, on the test."""
+    trained = bench(cell["file"])
+    trained.train(cell, EPOCHS)
+    rows = solutions_of(cell["file"], "test")
+    scores = answer_scores(trained.score("test", cell["beta"]))
+    accuracy = choices(rows, scores, best_model(solutions_of(cell["file"], "train")))
+    return {
+        "AUROC": aurocs(rows, scores),
+        "rows": table(accuracy),
+        "scores": {name: values.tolist() for name, values in scores.items()},
+        "values": {name: values.tolist() for name, values in accuracy.items()},
+    }
+
+
+def aurocs(rows: Dataset, scores: Mapping[str, np.ndarray]) -> dict[str, dict[str, list[float]]]:
+    """AUROC of each score within each of the four models, and their mean, over questions."""
+    labels, questions, masks = np.array(rows["label"]), rows["prompt"], masks_of(rows)
+    parts = {
+        str(model): [mask] for model, mask in zip(dict.fromkeys(rows["model"]), masks, strict=True)
+    } | {"mean": masks}
+    return {
+        name: {
+            part: rounded(auroc_interval(values, labels, questions, parts=column), 3)
+            for part, column in parts.items()
+        }
+        for name, values in scores.items()
+    }
+
+
+def best_model(rows: Dataset) -> int:
+    """The number of the model with the most right solutions."""
+    labels = np.array(rows["label"])
+    return int(np.argmax([labels[mask].mean() for mask in masks_of(rows)]))
+
+
+def choices(rows: Dataset, scores: Mapping[str, np.ndarray], best: int) -> dict[str, np.ndarray]:
+    """Accuracy of every way to choose among the four solutions of a question (P)."""
+    correct = np.array(rows["label"]).reshape(-1, MODELS)
+    answers = [
+        [extract_answer(text) for text in rows["completion"][start : start + MODELS]]
+        for start in range(0, len(rows), MODELS)
+    ]
+    chosen = {
+        f"best of {MODELS}: {name}": best_of_n_accuracy(values.reshape(-1, MODELS), correct, MODELS)
+        for name, values in scores.items()
+    }
+    return chosen | {
+        "vote weighted by reward": vote_accuracy(
+            answers, correct, MODELS, scores[REWARD].reshape(-1, MODELS)
+        ),
+        MAJORITY: vote_accuracy(answers, correct, MODELS),
+        BEST: correct[:, best].astype(float),
+        "chance": correct.mean(1),
+        "oracle": correct.any(1).astype(float),
+    }
+
+
+def table(accuracy: Mapping[str, np.ndarray]) -> dict[str, dict[str, list[float]]]:
+    """Accuracy, and its paired difference to the best model, in points, over questions."""
+    best = 100 * np.asarray(accuracy[BEST])
+    return {
+        name: {
+            "accuracy": rounded(mean_interval(100 * np.asarray(values))),
+            f"minus {BEST}": rounded(paired_difference(100 * np.asarray(values), best)),
+        }
+        for name, values in accuracy.items()
+    }
+
+
+def summarise(rows: Dataset, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Accuracies as means over seeds, question by question; AUROC of the mean score."""
+
+    def mean(column: str) -> dict[str, np.ndarray]:
+        return {name: np.mean([r[column][name] for r in runs], axis=0) for name in runs[0][column]}
+
+    return {"AUROC": aurocs(rows, mean("scores")), "rows": table(mean("values"))}
+
+
+def _stored(run: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: v for name, v in run.items() if name not in ("scores", "values", "file")}
+
+
+def main(
+    file: Annotated[str, typer.Argument(help="example_model_solutions.jsonl")], workers: int = 2
+) -> None:
+    """Run the whole experiment and write its result file."""
+    torch.set_num_threads(1)
+    sweep = {
+        "betas": BETAS,
+        "learning_rates": LEARNING_RATES,
+        "seeds": SEEDS,
+        "epochs": EPOCHS,
+        "parts": PARTS,
+    }
+    tried = [
+        {"file": file, "beta": beta, "learning_rate": rate, "seed": SEEDS[0]}
+        for beta in BETAS
+        for rate in LEARNING_RATES
+    ]
+    validation = run_cells("real-solutions-validation", sweep, tried, validate, workers)
+    best = max(validation, key=lambda cell: cell[REWARD])
+    chosen = {"beta": best["beta"], "learning_rate": best["learning_rate"]}
+    config = sweep | {"chosen": chosen}
+    grid = [{"file": file} | chosen | {"seed": seed} for seed in SEEDS]
+    # By another implementation of attention, as another machine might.
+    elsewhere = grid[0] | {"attention": "eager"}
+    *runs, again = run_cells("real-solutions", config, [*grid, elsewhere], measure, workers)
+    cells = [{"part": "validation"} | _stored(cell) for cell in validation]
+    cells += [{"part": "run"} | _stored(run) for run in runs]
+    cells += [{"part": "summary"} | summarise(solutions_of(file, "test"), runs)]
+    tolerance = 2 * max(
+        abs(runs[0]["rows"][name]["accuracy"][0] - again["rows"][name]["accuracy"][0])
+        for name in again["rows"]
+    )
+    save_result(
+        "real_solutions",
+        "python -m implicitprm.experiments.real_solutions example_model_solutions.jsonl",
+        config,
+        cells,
+        round(tolerance, 3),
+        sum(cell["seconds"] for cell in (*validation, *runs, again)),
+    )
+    forget_cells("real-solutions-validation", sweep)
+    forget_cells("real-solutions", config)
+
+
+if __name__ == "__main__":
+    typer.run(main)
