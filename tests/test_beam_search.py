@@ -241,7 +241,7 @@ def test_sizes_must_be_positive(
     name: str, model: LlamaForCausalLM, tokenizer: Tokenizer, likelihood: Guide
 ) -> None:
     with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
-        search(model, tokenizer, likelihood, **{name: 0})
+        search(model, tokenizer, likelihood, PROMPTS, **{name: 0})
 
 
 @pytest.mark.parametrize("guide", [lambda s: [0.0], lambda s: [float("nan")] * len(s)])

@@ -11,6 +11,7 @@ from implicitprm.arithmetic.measure import candidate_grid, inside_world
 from implicitprm.evaluation import pass_at_n, vote_accuracy
 from implicitprm.experiments import beam_search as experiment
 from implicitprm.experiments.beam_search import CHANCE, GUIDES, MAJORITY, ORACLE, SHAPES
+from implicitprm.experiments.runs import reference_scorer
 from implicitprm.experiments.store import load_result
 from implicitprm.rewards import ImplicitPRM
 from implicitprm.steps import Solution
@@ -48,7 +49,7 @@ def test_n_whole_solutions_cost_n_times_their_tokens() -> None:
 
 
 def test_an_unreadable_text_is_the_worst() -> None:
-    reference = experiment.reference_scorer()
+    reference = reference_scorer()
     prm = ImplicitPRM(
         reference.policy, reference.policy, reference.tokenizer, 1.0, reference.format
     )
