@@ -17,7 +17,8 @@ activations               a layer keeps S·T·(16h + (2 or 5)·c·h + c·(2q + 2
                           gated MLP; as much again for the gradients in one layer; with
                           checkpointing one layer in full, and the inputs, 4·S·T·h, of each
 logits                    S·T·V·16: float32 logits and three gradients of their size; the peak of a
-                          small model with a large vocabulary. S·T·V·(c + 8) without gradients
+                          small model with a large vocabulary. Without gradients S·T·V·(c + 8);
+                          scoring stops at LOGITS_AT_A_TIME·(c + 8)
 key-value cache           2·k·c bytes a layer and token (rollouts)
 ========================  ==========================================================================
 
@@ -39,6 +40,7 @@ from accelerate import PartialState
 from rich.table import Table
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
+from implicitprm.logprobs import LOGITS_AT_A_TIME
 from implicitprm.training import train_last_layers, with_lora
 
 FLOAT32 = 4
@@ -99,7 +101,8 @@ def expected_memory(config: PretrainedConfig, load: Load) -> Memory:
             "weights": weights,
             "weights in computation": copies,
             "activations": layer,
-            "logits": logits * (number + 8),
+            # Scoring makes some at a time, of one token at least.
+            "logits": max(config.vocab_size, min(logits, LOGITS_AT_A_TIME)) * (number + 8),
         },
         "rollouts": {
             "weights": number * count.every,

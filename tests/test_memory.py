@@ -178,6 +178,16 @@ def test_the_reference_pass(bf16: bool) -> None:
     assert live.peak / FACTOR <= expected <= FACTOR * live.peak
 
 
+def test_the_reference_pass_holds_some_logits_at_a_time() -> None:
+    def logits(sequences: int) -> int:
+        load = Load(sequences, 1000)
+        return expected_memory(config_of(), load)["reference pass"]["logits"]
+
+    vocabulary = config_of().vocab_size
+    assert logits(1) == 1000 * vocabulary * (4 + 8)
+    assert logits(10**6) == 2**25 * (4 + 8)
+
+
 def test_the_cache_is_what_a_rollout_holds() -> None:
     config, load = config_of(), Load(1, 20, rollouts=3)
     model = model_of(config, load)
