@@ -38,6 +38,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 #: The core, in the order of the argument: a module imports only modules that stand before it.
 CORE = (
+    "devices",
     "steps",
     "trunk",
     "logprobs",
