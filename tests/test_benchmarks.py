@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks import rounds, scoring
+from benchmarks import rounds, sampling, scoring
 from benchmarks.memory import peak_bytes
 from rich.console import Console
 
@@ -32,6 +32,28 @@ def test_results_that_differ_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring, "published_style", wrong)
     with pytest.raises(AssertionError, match="not close"):
         scoring.tables(rounds=1, size=0.1)
+
+
+def test_rollouts_stand_beside_generate_and_shared_prefixes_beside_naive_ones() -> None:
+    assert sampling.against_generate(rounds=1, count=2, n=2).row_count == 2
+    table = sampling.against_naive(rounds=1, count=3, n=1)
+    assert table.row_count == 2
+
+
+def test_other_texts_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "generate", lambda *_, **__: ["another text"])
+    with pytest.raises(AssertionError, match="greedy texts differ"):
+        sampling.against_generate(rounds=1, count=2, n=2)
+
+
+@pytest.mark.slow
+def test_training_steps_stand_beside_trl_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = pytest.importorskip("benchmarks.training", reason="needs trl")
+    assert training.table(rounds=1, count=3, tokens=24, vocabulary=100).row_count == 4
+    wrong = training.THEIRS | {"ce": ("DPO", "bco_pair", 1)}
+    monkeypatch.setattr(training, "THEIRS", wrong)
+    with pytest.raises(AssertionError, match="ce: the losses are"):
+        training.table(rounds=1, count=3, tokens=24, vocabulary=100)
 
 
 def test_turns_alternate_and_the_first_round_is_not_counted() -> None:

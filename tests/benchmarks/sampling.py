@@ -4,8 +4,8 @@ The shipped reasoner, one thread, the same numbers of prompts and responses on b
 
 - *generate*: transformers' own loop on the same batches, with the same sampler; each prompt is
   repeated for each of its responses, and finished rows stay until the last one has ended.
-- *naive labels*: every prefix of every solution is completed, shared or not, by ``generate``'s kind
-  of call, one solution at a time.
+- *naive labels*: the same code on one solution at a time, so that a prefix which several solutions
+  share is completed anew for each of them.
 
 Two samplers draw other random numbers, so equal results are asserted of greedy decoding, and of the
 number of prefixes that have labels.
@@ -54,10 +54,15 @@ def ours(model: Any, prompts: list[str], n: int, temperature: float = 1.0) -> li
 @torch.inference_mode()
 def generate(model: Any, prompts: list[str], n: int, sample: bool = True) -> list[str]:
     inputs = TOKENIZER(prompts, add_special_tokens=False, return_tensors="pt").input_ids
+    how: dict[str, Any] = {"do_sample": True, "top_k": 0} if sample else {"do_sample": False}
     out = model.generate(
-        inputs, attention_mask=torch.ones_like(inputs), do_sample=sample, top_k=0,
-        num_return_sequences=n, max_new_tokens=LONGEST, pad_token_id=TOKENIZER.pad_token_id,
-    )  # fmt: skip
+        inputs,
+        attention_mask=torch.ones_like(inputs),
+        num_return_sequences=n,
+        max_new_tokens=LONGEST,
+        pad_token_id=TOKENIZER.pad_token_id,
+        **how,
+    )
     return TOKENIZER.batch_decode(out[:, inputs.shape[1] :], skip_special_tokens=True)
 
 
@@ -94,7 +99,7 @@ def labels(model: Any, of: list[Solution], n: int) -> list[Completions]:
 
 
 def naive(model: Any, of: list[Solution], n: int) -> list[Completions]:
-    """Each prefix by itself."""
+    """A solution at a time: nothing is shared between two of them."""
     return [labels(model, [solution], n)[0] for solution in of]
 
 
@@ -106,7 +111,9 @@ def against_naive(rounds: int, count: int = 24, n: int = 4) -> Table:
     seconds = alternate(
         {"shared": lambda: labels(model, of, n), "naive": lambda: naive(model, of, n)}, rounds
     )
-    prefixes = [(s.prompt, s.steps[:end]) for s in of for end in range(1, len(s.steps))]
+    prefixes = [
+        (s.prompt, s.steps[:end]) for s in of for end in range(1, len(s.steps) + (not s.finished))
+    ]
     title = f"{n} completions of {len(prefixes)} prefixes, {len(set(prefixes))} of them distinct"
     table = Table("", "seconds", "ratio to shared", title=title)
     table.add_row("shared prefixes, together", median_and_range(seconds["shared"]), "")
