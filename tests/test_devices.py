@@ -45,7 +45,7 @@ def test_weights_are_shared_under_fsdp_only(monkeypatch: pytest.MonkeyPatch) -> 
     class State:
         num_processes = 4
 
-    monkeypatch.setattr(cli, "PartialState", State)
+    monkeypatch.setattr(cli, "processes", State)
     monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
     assert cli._shards() == 1  # torchrun alone: each process holds everything
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
@@ -77,6 +77,27 @@ def test_notebook_launcher_trains_on_two_processes(tmp_path: Path) -> None:
     together = losses(json.loads((folder / "log.json").read_text()))
     assert together == pytest.approx(losses(alone.state.log_history), abs=1e-4)
     assert max(together) - min(together) > 0.05
+
+
+# --- a device that is not there ------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_scores_and_rollouts_are_the_cpu_s_on_a_device_that_is_not_there() -> None:
+    """Tensors that say they are elsewhere, and may be neither mixed with the CPU's nor read."""
+    result = subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "pretend_worker.py")],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    waits = json.loads(result.stdout.splitlines()[-1])
+    # Three groups of prompts of one length, 48 tokens each: every token waits once.
+    assert waits["rollouts"] <= 3 * 48
+    assert waits["scores"] < 40  # by batch, not by token
 
 
 # --- half precision ------------------------------------------------------------------------------
