@@ -1460,7 +1460,7 @@ def scoring_memory(
         axes.plot(*zip(*points, strict=True), **style, label=f"{name}, measured")
     axes.set(xscale="log", yscale="log", xlabel="tokens of the text", ylabel="memory (MB)")
     _plain_ticks(axes.xaxis, sorted({n for points in computed.values() for n, _ in points}))
-    _plain_ticks(axes.yaxis, (10, 100, 1_000, 10_000))
+    _plain_ticks(axes.yaxis, (100, 1_000, 10_000))
     axes.legend(frameon=False, fontsize=9)
     axes.spines[["right", "top"]].set_visible(False)
     return figure
@@ -1475,13 +1475,11 @@ SPLIT_STYLE: dict[str, dict[str, Any]] = {
 }
 
 
-def split_f1(
-    scorers: Mapping[str, Mapping[str, tuple[float, float, float]]], chance: float, title: str
-) -> Figure:
+def split_f1(scorers: Mapping[str, Mapping[str, tuple[float, float, float]]], title: str) -> Figure:
     """First-error F1 (%) of step scorers, a line each, on the splits of ProcessBench.
 
     ``scorers[name]`` maps a name of ``SPLIT_STYLE`` to (value, low, high), all three equal where
-    there is no interval; ``chance`` is drawn as a line.
+    there is no interval.
     """
     figure = Figure(figsize=(8.4, 0.34 * len(scorers) + 1.6), layout="constrained")
     axes = figure.subplots()
@@ -1498,11 +1496,10 @@ def split_f1(
                 elinewidth=1.2,
                 label=split,
             )
-    axes.axvline(chance, color="0.5", linestyle=":", label="chance on gsm8k")
     axes.set_yticks(range(len(scorers)), list(scorers))
     axes.set(ylim=(len(scorers) - 0.5, -0.5), xlim=(0, 100), xlabel="first-error F1 (%)")
     keys = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    figure.legend(keys.values(), keys.keys(), loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(keys.values(), keys.keys(), loc="outside lower center", ncols=4, frameon=False)
     axes.spines[["right", "top"]].set_visible(False)
     return figure
 
