@@ -21,6 +21,7 @@ from test_presets import tokenizer_of
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from implicitprm.arithmetic.measure import answer_scores, candidate_grid
+from implicitprm.arithmetic.pretrain import collate as pad_rows
 from implicitprm.data import extract_answer, is_correct
 from implicitprm.evaluation import best_of_n_accuracy, vote_accuracy
 from implicitprm.experiments import smollm2
@@ -452,9 +453,10 @@ def test_losses_on_responses_alone_are_those_of_all_logits() -> None:
     adapter = LoraConfig(r=2, target_modules=["v_proj"], task_type="CAUSAL_LM")
     policy = get_peft_model(model, adapter)
     stream = pretrain.SolutionStream(tokenizer, 0)
-    batch = pretrain.collate([row for _, row in zip(range(3), stream, strict=False)])
+    batch = pad_rows([row for _, row in zip(range(3), stream, strict=False)])
     losses = [policy(**batch).loss]
-    losses.append(pretrain.SolutionTrainer.compute_loss(Any, policy, dict(batch)))
+    trainer: Any = None  # the loss needs nothing of it
+    losses.append(pretrain.SolutionTrainer.compute_loss(trainer, policy, dict(batch)))
     trained = [weight for weight in policy.parameters() if weight.requires_grad]
     expected, found = (torch.autograd.grad(loss, trained) for loss in losses)
     torch.testing.assert_close(losses[1], losses[0])
