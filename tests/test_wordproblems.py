@@ -21,6 +21,7 @@ from implicitprm.data import extract_answer
 from implicitprm.experiments import smollm2
 from implicitprm.logprobs import collate, response_logps
 from implicitprm.rollouts import Rollout
+from implicitprm.training import ImplicitPRMConfig, ImplicitPRMTrainer
 from implicitprm.wordproblems import collect, right_arithmetic
 from implicitprm.wordproblems.problems import (
     HELD_OUT_TEMPLATES,
@@ -31,7 +32,7 @@ from implicitprm.wordproblems.problems import (
     distinct_problems,
     sample_problem,
 )
-from implicitprm.wordproblems.trunk import memoise_trunk
+from implicitprm.wordproblems.trunk import ResponseLogitsTrainer, memoise_trunk
 
 TEMPLATES = (*TRAINING_TEMPLATES, *HELD_OUT_TEMPLATES)
 
@@ -171,6 +172,57 @@ def test_the_gradients_are_those_of_the_whole_model() -> None:
     assert len(trained) == len(counterpart)
     for one, other in zip(trained, counterpart, strict=True):
         torch.testing.assert_close(one.grad, other.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_only_new_texts_of_a_batch_are_read() -> None:
+    model, _ = tiny_model()
+    memoise_trunk(model, 3)
+    texts = [[5, 6, 7, 8, 9], [10, 11, 12]]
+    sizes = []
+    model.base_model._trunk[0].layers[0].register_forward_hook(
+        lambda module, arguments, output: sizes.append(len(arguments[0]))
+    )
+    with torch.no_grad():
+        logps(model, texts)
+        logps(model, [*texts, [5, 6, 7], [1, 2, 3, 4]])
+    assert sizes == [2, 2]
+
+
+def test_half_precision_is_below_the_trained_layers_only() -> None:
+    model, _ = tiny_model()
+    whole = copy.deepcopy(model)
+    memoise_trunk(model, 3, torch.bfloat16)
+    texts = [[5, 6, 7, 8, 9], [10, 11, 12]]
+    made, exact = logps(model, texts), logps(whole, texts)
+    assert made.dtype == torch.float32
+    assert 1e-5 < (made - exact).abs().max() < 0.1
+    made.sum().backward()
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    assert {weight.dtype for weight in trained} == {torch.float32}
+    counterpart = [*whole.model.layers[-3:].parameters(), *whole.model.norm.parameters()]
+    exact.sum().backward()
+    for one, other in zip(trained, counterpart, strict=True):
+        assert (one.grad - other.grad).norm() < 0.1 * other.grad.norm()  # type: ignore[operator,union-attr]
+
+
+def test_logits_of_the_response_alone_give_the_same_rewards_and_gradients() -> None:
+    model, tokenizer = tiny_model()
+    memoise_trunk(model, 3)
+    batch = collate([[5, 6, 7, 8, 9], [10, 11, 12]], [2, 1], 0)
+    batch["ref_logps"] = torch.tensor([-3.0, -4.0])
+    rows = Dataset.from_list([{"prompt": "1", "completion": "2", "label": True, "ref_logps": 0.0}])
+    found = []
+    for trainer in (ImplicitPRMTrainer, ResponseLogitsTrainer):
+        model.zero_grad()
+        rewards = trainer(model, None, ImplicitPRMConfig(beta=0.5), rows, tokenizer)._rewards(
+            model, batch
+        )
+        (rewards * torch.tensor([1.0, -2.0])).sum().backward()
+        found.append(
+            [rewards.detach(), *(w.grad.clone() for w in model.parameters() if w.requires_grad)]
+        )
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
 def test_an_impossible_number_of_layers() -> None:
