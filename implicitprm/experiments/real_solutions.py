@@ -27,6 +27,7 @@ from implicitprm.evaluation import (
     auroc,
     auroc_interval,
     best_of_n_accuracy,
+    bootstrap_over_problems,
     mean_interval,
     paired_difference,
     vote_accuracy,
@@ -45,9 +46,12 @@ BATCH_SIZE = 8
 LAYERS = 2
 #: Of the layers that are not trained; bfloat16 halves their time.
 PRECISION = "bfloat16"
-#: Questions of each part, in an order drawn with QUESTION_SEED.
+#: Questions of each part, in an order drawn with QUESTION_SEED; the test ones come last, and more
+#: of them change nothing about the others.
 PARTS = {"train": 60, "validation": 30, "test": 300}
 QUESTION_SEED = 0
+#: Test questions that are scored at a time, so that an interrupted run loses little.
+BLOCK = 50
 SWEEP = {
     "betas": BETAS,
     "learning_rates": LEARNING_RATES,
@@ -56,11 +60,12 @@ SWEEP = {
     "batch_size": BATCH_SIZE,
     "layers": LAYERS,
     "precision": PRECISION,
-    "parts": PARTS,
+    "parts": {part: PARTS[part] for part in ("train", "validation")},
 }
 MODELS = 4
-#: What names a cell; the rest is its result.
-CELL = ("file", "beta", "learning_rate", "seed", "attention")
+RESAMPLES = 500
+#: What a training depends on, beside SWEEP.
+TRAINING = ("file", "beta", "learning_rate", "seed", "attention")
 REWARD = "reward, sum over steps"
 BEST = "always the best model"
 MAJORITY = "majority vote"
@@ -90,12 +95,22 @@ def bench_of(rows_of: Callable[[str], Dataset]) -> Bench:
 
 @cache
 def bench(file: str) -> Bench:
-    return bench_of(lambda part: solutions_of(file, part))
+    """The model with the solutions; a block of test questions is called by its first, "120"."""
+    return bench_of(
+        lambda part: block_of(file, int(part)) if part.isdecimal() else solutions_of(file, part)
+    )
+
+
+def block_of(file: str, first: int) -> Dataset:
+    """The solutions of BLOCK test questions, or of what is left of them."""
+    rows = solutions_of(file, "test")
+    return rows.select(range(MODELS * first, min(MODELS * (first + BLOCK), len(rows))))
 
 
 def trained(model: Bench, cell: Cell) -> Bench:
     """``model`` trained as a cell says, now or before: the weights are kept beside the cells."""
-    path = SCRATCH / f"real-solutions-{config_hash(SWEEP | {'cell': dict(cell)})}.safetensors"
+    settings = SWEEP | {name: cell[name] for name in TRAINING if name in cell}
+    path = SCRATCH / f"real-solutions-{config_hash(settings)}.safetensors"
     if path.exists():
         model.reset(cell.get("attention", "sdpa"), load_file(path))
         return model
@@ -129,16 +144,15 @@ def masks_of(rows: Dataset) -> list[np.ndarray]:
 
 
 def measure(cell: Cell) -> dict[str, Any]:
-    """AUROC within each model and their mean, and the choice among four solutions, on the test."""
-    rows = solutions_of(cell["file"], "test")
-    scores = scores_of(trained(bench(cell["file"]), cell).score("test", cell["beta"]))
-    accuracy = choices(rows, scores, best_model(solutions_of(cell["file"], "train")))
-    return {
-        "AUROC": aurocs(rows, scores),
-        "rows": table(accuracy),
-        "scores": {name: values.tolist() for name, values in scores.items()},
-        "values": {name: values.tolist() for name, values in accuracy.items()},
-    }
+    """Every score of the solutions of a block of test questions."""
+    scored = trained(bench(cell["file"]), cell).score(str(cell["first"]), cell["beta"])
+    return {"scores": {name: values.tolist() for name, values in scores_of(scored).items()}}
+
+
+def joined(blocks: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """The scores (N) of several blocks."""
+    names = blocks[0]["scores"]
+    return {name: np.concatenate([block["scores"][name] for block in blocks]) for name in names}
 
 
 def aurocs(rows: Dataset, scores: Mapping[str, np.ndarray]) -> dict[str, dict[str, list[float]]]:
@@ -153,6 +167,30 @@ def aurocs(rows: Dataset, scores: Mapping[str, np.ndarray]) -> dict[str, dict[st
             for part, column in parts.items()
         }
         for name, values in scores.items()
+    }
+
+
+def auroc_gains(rows: Dataset, scores: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
+    """The mean AUROC within models of the reward minus that of every other score."""
+    labels = np.array(rows["label"]).reshape(-1, MODELS)  # (P, 4)
+
+    def mean_auroc(name: str, questions: np.ndarray) -> float:
+        values, truth = scores[name].reshape(-1, MODELS)[questions], labels[questions]
+        return float(np.mean([auroc(values[:, m], truth[:, m]) for m in range(MODELS)]))
+
+    return {
+        rival: rounded(
+            bootstrap_over_problems(
+                lambda questions, rival=rival: (  # type: ignore[misc]
+                    mean_auroc(REWARD, questions) - mean_auroc(rival, questions)
+                ),
+                len(labels),
+                resamples=RESAMPLES,
+            ),
+            3,
+        )
+        for rival in scores
+        if rival != REWARD
     }
 
 
@@ -196,27 +234,33 @@ def table(accuracy: Mapping[str, np.ndarray]) -> dict[str, dict[str, list[float]
     }
 
 
-def summarise(rows: Dataset, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Accuracies as means over seeds, question by question; AUROC of the mean score."""
-
-    def mean(column: str) -> dict[str, np.ndarray]:
-        return {name: np.mean([r[column][name] for r in runs], axis=0) for name in runs[0][column]}
-
-    return {"AUROC": aurocs(rows, mean("scores")), "rows": table(mean("values"))}
+def mean_scores(scores: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The mean over seeds of each score (N)."""
+    return {name: np.mean([of_seed[name] for of_seed in scores], axis=0) for name in scores[0]}
 
 
-def tolerance(run: Mapping[str, Any], again: Mapping[str, Any]) -> float:
-    """Twice the largest difference of a validation AUROC between two trainings of one cell."""
-    scores = [name for name in run if name not in (*CELL, "seconds")]
-    return round(2 * max(abs(run[name] - again[name]) for name in scores), 4)
+def summarise(file: str, scores: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """AUROC of the scores' mean over seeds, and accuracies as means over seeds by question."""
+    rows, best = solutions_of(file, "test"), best_model(solutions_of(file, "train"))
+    chosen = [choices(rows, one, best) for one in scores]
+    accuracy = {name: np.mean([one[name] for one in chosen], axis=0) for name in chosen[0]}
+    return {"AUROC": aurocs(rows, mean_scores(scores)), "rows": table(accuracy)}
 
 
-def _stored(run: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: v for name, v in run.items() if name not in ("scores", "values", "file")}
+def tolerance(rows: Dataset, run: Mapping[str, Any], again: Mapping[str, Any]) -> float:
+    """Twice the largest difference of a mean AUROC between two runs of one cell."""
+    first, second = (
+        {
+            name: np.mean([auroc(values[m], np.array(rows["label"])[m]) for m in masks_of(rows)])
+            for name, values in joined([cell]).items()
+        }
+        for cell in (run, again)
+    )
+    return round(2 * max(abs(first[name] - second[name]) for name in first), 4)
 
 
 def main(
-    file: Annotated[str, typer.Argument(help="example_model_solutions.jsonl")], workers: int = 2
+    file: Annotated[str, typer.Argument(help="example_model_solutions.jsonl")], workers: int = 1
 ) -> None:
     """Run the whole experiment and write its result file."""
     torch.set_num_threads(1)
@@ -228,26 +272,36 @@ def main(
     validation = run_cells("real-solutions-validation", SWEEP, tried, validate, workers)
     best = max(validation, key=lambda cell: cell[REWARD])
     chosen = {"beta": best["beta"], "learning_rate": best["learning_rate"]}
-    config = SWEEP | {"chosen": chosen}
-    grid = [{"file": file} | chosen | {"seed": seed} for seed in SEEDS]
-    runs = run_cells("real-solutions", config, grid, measure, workers)
+    config = SWEEP | {"chosen": chosen, "block": BLOCK}
+    grid = [
+        {"file": file} | chosen | {"seed": seed, "first": first}
+        for first in range(0, PARTS["test"], BLOCK)
+        for seed in SEEDS
+    ]
     # By another implementation of attention, as another machine might.
-    elsewhere = [grid[0] | {"attention": "eager"}]
-    (again,) = run_cells("real-solutions-elsewhere", config, elsewhere, validate, workers)
-    cells = [{"part": "validation"} | _stored(cell) for cell in validation]
-    cells += [{"part": "run"} | _stored(run) for run in runs]
-    cells += [{"part": "summary"} | summarise(solutions_of(file, "test"), runs)]
+    elsewhere = grid[0] | {"attention": "eager"}
+    *runs, again = run_cells("real-solutions", config, [*grid, elsewhere], measure, workers)
+    scores = [joined([run for run in runs if run["seed"] == seed]) for seed in SEEDS]
+    cells = [
+        {"part": "validation"} | {name: v for name, v in cell.items() if name != "file"}
+        for cell in validation
+    ]
+    cells += [
+        {"part": "run", "seed": seed} | summarise(file, [one])
+        for seed, one in zip(SEEDS, scores, strict=True)
+    ]
+    gains = auroc_gains(solutions_of(file, "test"), mean_scores(scores))
+    cells += [{"part": "summary"} | summarise(file, scores) | {"AUROC of the reward minus": gains}]
     save_result(
         "real_solutions",
         "python -m implicitprm.experiments.real_solutions example_model_solutions.jsonl",
-        config,
+        config | {"parts": PARTS},
         cells,
-        tolerance(best, again),
+        tolerance(block_of(file, 0), runs[0], again),
         sum(cell["seconds"] for cell in (*validation, *runs, again)),
     )
     forget_cells("real-solutions-validation", SWEEP)
     forget_cells("real-solutions", config)
-    forget_cells("real-solutions-elsewhere", config)
 
 
 if __name__ == "__main__":
