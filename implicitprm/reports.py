@@ -39,8 +39,6 @@ STEP_SCORES = {
     "log π_θ of the step": "policy_step_logps",
     "log π_ref of the step": "ref_step_logps",
 }
-SHORTER_STEP = "shorter step"
-CHANCE = "chance"
 #: ProcessBench F1 (%) of step scorers by split as arXiv 2501.07301 prints it; their thresholds were
 #: chosen on gsm8k.
 PROCESSBENCH_SPLITS = ("gsm8k", "math", "olympiadbench", "omnimath")
@@ -203,14 +201,14 @@ def first_error_hits(
             threshold = choose_threshold(of_choice[name], chosen_on["first_error"])
             predictions = np.array([first_error(scores, threshold) for scores in step_scores])
         hits[name] = (predictions == labels).astype(float)
-    return hits | {CHANCE: np.array([1 / (len(steps) + 1) for steps in rows["step_rewards"]])}
+    return hits | {"chance": np.array([1 / (len(steps) + 1) for steps in rows["step_rewards"]])}
 
 
 def _step_scores(rows: Dataset) -> dict[str, list[Sequence[float]]]:
     """One list of step scores per solution by each predictor of a first error."""
     scores = {name: list(rows[column]) for name, column in STEP_SCORES.items()}
     return scores | {
-        SHORTER_STEP: [(-np.diff(ends, prepend=0)).tolist() for ends in rows["step_ends"]]
+        "shorter step": [(-np.diff(ends, prepend=0)).tolist() for ends in rows["step_ends"]]
     }
 
 
@@ -325,11 +323,7 @@ def f1_intervals(hits: np.ndarray, labels: np.ndarray, seed: int) -> list[Interv
     """
     statistics = (_harmonic_mean, lambda a, b, axis: a.mean(axis), lambda a, b, axis: b.mean(axis))
     return [
-        _over_problems(
-            lambda i, j, axis, of=of: of(hits[i], hits[j], axis=axis),
-            labels,
-            seed,
-        )
+        _over_problems(lambda i, j, axis, of=of: of(hits[i], hits[j], axis=axis), labels, seed)
         for of in statistics
     ]
 

@@ -22,7 +22,7 @@ from datasets import Dataset
 
 from implicitprm.data import convert_processbench, read_rows
 from implicitprm.experiments.grid import Cell, forget_cells, run_cells
-from implicitprm.experiments.real_solutions import bench_of, solutions_of, trained
+from implicitprm.experiments.real_solutions import SWEEP, bench_of, solutions_of, trained
 from implicitprm.experiments.smollm2 import Bench
 from implicitprm.experiments.store import load_result, rounded, save_result
 from implicitprm.reports import (
@@ -136,7 +136,11 @@ def main(
     """Run the whole experiment and write its result file."""
     torch.set_num_threads(1)
     as_trained = load_result("real_solutions")["config"]
-    config = {"problems": PROBLEMS, "seed": SEED, "trained": as_trained}
+    config = {
+        "problems": PROBLEMS,
+        "seed": SEED,
+        "trained": SWEEP | {"chosen": as_trained["chosen"]},
+    }
     # The last one by another implementation of attention, as another machine might.
     cells_of_split = [as_trained["chosen"] | {"seed": seed} for seed in as_trained["seeds"]]
     cells_of_split.append(cells_of_split[0] | {"attention": "eager"})
