@@ -7,18 +7,17 @@ kept, so that every further epoch, seed, β and reference pass costs only the la
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
-from implicitprm.rewards import token_rewards
-from implicitprm.training import ImplicitPRMTrainer, train_last_layers
-from implicitprm.trunk import trunk_pass
+from implicitprm.steps import EncodedSolution
+from implicitprm.training import train_last_layers
 
 
 class MemoisedTrunk(nn.Module):
@@ -37,32 +36,62 @@ class MemoisedTrunk(nn.Module):
         self._trunk = [_part(decoder, decoder.layers[:-layers], nn.Identity())]
         self._states: dict[tuple[int, ...], Tensor] = {}
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, **kwargs: Any) -> Any:
+    def get_decoder(self) -> MemoisedTrunk:
+        """Itself: by this a model hands over its hidden states without their logits."""
+        return self
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> Any:
         """The decoder's output for texts padded on the right, (B, T)."""
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
         lengths = attention_mask.sum(1).tolist()
         texts = [
             tuple(row[:length]) for row, length in zip(input_ids.tolist(), lengths, strict=True)
         ]
-        # A scorer leaves out the last token of the longest text, a trainer does not: of a batch
-        # some texts may be known.
-        new = [row for row, text in enumerate(texts) if text not in self._states]
-        if new:
-            self._remember([texts[row] for row in new], input_ids[new], attention_mask[new])
+        if any(text not in self._states for text in texts):
+            self._remember(texts, input_ids, attention_mask)
         states = pad_sequence([self._states[text] for text in texts], batch_first=True)  # (B, T, h)
-        kwargs = kwargs | {"inputs_embeds": states, "use_cache": False}
+        kwargs = kwargs | {"inputs_embeds": states, "use_cache": False, "past_key_values": None}
         return self.top(attention_mask=attention_mask[:, : states.shape[1]], **kwargs)
 
     @torch.no_grad()
     def _remember(
         self, texts: list[tuple[int, ...]], input_ids: Tensor, attention_mask: Tensor
     ) -> None:
-        below = self._precision != torch.float32
-        with torch.autocast(input_ids.device.type, self._precision, enabled=below):
-            states = self._trunk[0](
-                input_ids=input_ids, attention_mask=attention_mask, use_cache=False
-            ).last_hidden_state
+        states = self._below(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         for text, row in zip(texts, states, strict=True):
             self._states[text] = row[: len(text)].clone()
+
+    def _below(self, **inputs: Any) -> Tensor:
+        """The states (B, T, h) after the frozen layers."""
+        device = inputs["input_ids"].device.type
+        half = self._precision != torch.float32
+        with torch.autocast(device, self._precision, enabled=half):
+            return self._trunk[0](**inputs).last_hidden_state
+
+    @torch.no_grad()
+    def remember(self, solutions: Iterable[EncodedSolution], device: torch.device) -> None:
+        """Run the frozen layers over solutions that are not known yet; a prompt is read once."""
+        by_prompt: dict[tuple[int, ...], list[tuple[int, ...]]] = defaultdict(list)
+        for solution in solutions:
+            if solution.input_ids not in self._states:
+                ids, start = solution.input_ids, solution.response_start
+                by_prompt[ids[:start]].append(ids[start:])
+        for prompt, responses in by_prompt.items():
+            padded = pad_sequence([torch.tensor(r) for r in responses], batch_first=True)
+            cache = DynamicCache()
+            ids = torch.tensor([prompt], device=device)
+            before = self._below(input_ids=ids, past_key_values=cache)[0]  # (P, h)
+            cache.batch_repeat_interleave(len(responses))
+            # Padding stands on the right, where no token of the text sees it.
+            after = self._below(input_ids=padded.to(device), past_key_values=cache)  # (B, R, h)
+            for response, row in zip(responses, after, strict=True):
+                states = torch.cat([before, row[: len(response)]])
+                self._states[prompt + response] = states
+                # A text is scored without its last token, which predicts nothing.
+                self._states[prompt + response[:-1]] = states[:-1]
 
 
 def _part(decoder: Any, layers: nn.ModuleList, norm: nn.Module) -> Any:
@@ -86,22 +115,3 @@ def memoise_trunk(
     train_last_layers(model, layers)
     decoder: Any = model.base_model
     setattr(model, model.base_model_prefix, MemoisedTrunk(decoder, layers, precision))
-
-
-class ResponseLogitsTrainer(ImplicitPRMTrainer):
-    """Computes logits where a response token is predicted, and nowhere else; for one process.
-
-    Of a small model with a large vocabulary they are most of the work above a memoised trunk.
-    """
-
-    def _rewards(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-        ids, attention = inputs["input_ids"], inputs["attention_mask"]
-        states = trunk_pass(model, input_ids=ids, attention_mask=attention, use_cache=False)
-        if states is None:
-            return super()._rewards(model, inputs)
-        predicted = inputs["response_mask"][:, 1:]  # (B, T-1)
-        logits = states.logits(states.hidden[:, :-1][predicted])  # (M, V)
-        logps = torch.zeros(predicted.shape, device=ids.device).masked_scatter(
-            predicted, -cross_entropy(logits.float(), ids[:, 1:][predicted], reduction="none")
-        )
-        return token_rewards(logps.sum(-1), inputs["ref_logps"], self._beta)
