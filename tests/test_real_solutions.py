@@ -39,6 +39,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)  # cells and weights are kept below
     monkeypatch.setattr(real_solutions, "PARTS", {"train": 12, "validation": 20, "test": 40})
     monkeypatch.setattr(real_solutions, "BLOCK", 15)
+    monkeypatch.setattr(real_solutions, "RESAMPLES", 20)
     monkeypatch.setattr(smollm2, "load_policy", lambda adapter: tiny_model())
     real_solutions.bench.cache_clear()
     real_solutions.solutions_of.cache_clear()
@@ -114,8 +115,9 @@ def test_a_score_that_only_tells_models_apart_is_chance_within_them(file: str) -
     assert set(found["which"]) == {*MODELS, "mean"}
 
 
-def test_gains_in_auroc_are_paired() -> None:
-    """A score that is right twice as often gains; one that is equal gains nothing, exactly."""
+def test_gains_in_auroc_are_paired(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A score with less noise gains; one of equal order gains nothing, exactly."""
+    monkeypatch.setattr(real_solutions, "RESAMPLES", 50)
     rng = np.random.default_rng(0)
     labels = rng.random((40, 4)) < 0.5
     rows = hand_rows(labels.tolist(), [["1"] * 4] * 40)
