@@ -6,19 +6,24 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from implicitprm import Solution, classroom
 from implicitprm.arithmetic import ARITHMETIC_FORMAT
 from implicitprm.arithmetic.tokenizer import build_tokenizer
 from implicitprm.classroom import EXERCISES, SIGNS, check, compare, predict, sign
 from implicitprm.comparisons.autopsv import autopsv_labels
+from implicitprm.memory import Load, expected_memory
+from implicitprm.presets import PRESETS, model_config
 from implicitprm.steps import encode
+from implicitprm.training import train_last_layers
 
 # ---- predict and compare --------------------------------------------------------------------
 
@@ -171,6 +176,12 @@ def other_instructions_with_pair(pass_rates: np.ndarray, responses: int) -> floa
     )
 
 
+def other_training_memory(sizes: np.ndarray, trained: np.ndarray, processes: int) -> float:
+    # Numbers of 4 bytes: the weight; if it is trained, its gradient and AdamW's two moments.
+    numbers = [size * (1 + 3 * bool(t)) for size, t in zip(sizes, trained, strict=True)]
+    return 4 * sum(numbers) / processes
+
+
 def finding_of_one(low: float, high: float, margin: float) -> str:
     if low <= 0 <= high:
         return "undecided" if max(-low, high) > margin else "no effect"
@@ -219,6 +230,7 @@ CORRECT: dict[str, Callable[..., Any]] = {
     ),
     "interval_finding": of_each(finding_of_one),
     "instructions_with_pair": other_instructions_with_pair,
+    "training_memory": other_training_memory,
 }
 
 
@@ -468,6 +480,17 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
      "of an average instruction"),
     ("instructions_with_pair", lambda p, r: sum(2 * p * (1 - p)), "among two responses"),
     ("instructions_with_pair", lambda p, r: sum(p**r + (1 - p) ** r), "that give none"),
+    ("training_memory", lambda n, t, p: 4 * sum(n + n * t) / p, "AdamW is forgotten"),
+    ("training_memory", lambda n, t, p: 4 * sum(n + 2 * n * t) / p, "one number is missing"),
+    ("training_memory", lambda n, t, p: 8 * sum(n + n * t) / p, "frozen weights have no gradient"),
+    ("training_memory", lambda n, t, p: 4 * sum(3 * n + n * t) / p, "nothing of frozen weights"),
+    ("training_memory", lambda n, t, p: 16 * sum(n) / p, "neither gradients nor moments"),
+    ("training_memory", lambda n, t, p: 16 * sum(n[t]) / p, "frozen weights are on the device"),
+    ("training_memory", lambda n, t, p: 2 * sum(n + 3 * n * t) / p, "these are bf16's bytes"),
+    ("training_memory", lambda n, t, p: sum(2 * n + 12 * n * t) / p, "weights are in float32 too"),
+    ("training_memory", lambda n, t, p: 4 * sum(n) + 12 * sum(n[t]), "nothing is divided"),
+    ("training_memory", lambda n, t, p: 4 * sum(n) + 12 * sum(n[t]) / p, "the weights are divided"),
+    ("training_memory", lambda n, t, p: 4 * sum(n) / p + 12 * sum(n[t]), "gradients and moments"),
 ]  # fmt: skip
 
 
@@ -557,6 +580,17 @@ def test_step_ends_are_those_of_the_package() -> None:
     spans = list(itertools.pairwise(itertools.accumulate(map(len, encoded.tokens), initial=0)))
     _, step_starts = ARITHMETIC_FORMAT.response(solution.steps)
     assert tuple(EXERCISES["step_ends"].reference(spans, step_starts)) == encoded.step_ends
+
+
+def test_training_memory_is_that_of_the_package() -> None:
+    config, load = model_config(PRESETS["miniature"].options["policy"]), Load(1, 8, last_layers=1)
+    parts = expected_memory(config, replace(load, processes=2))["training"]
+    model = AutoModelForCausalLM.from_config(config)
+    train_last_layers(model, 1)
+    sizes = np.array([weight.numel() for weight in model.parameters()])
+    trained = np.array([weight.requires_grad for weight in model.parameters()])
+    expected = parts["weights"] + parts["gradients"] + parts["optimiser"]
+    assert EXERCISES["training_memory"].reference(sizes, trained, 2) == expected
 
 
 def test_every_step_of_the_step_ends_exercise_owns_a_token() -> None:
