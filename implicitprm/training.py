@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import Tensor
@@ -34,6 +33,7 @@ from transformers import (
 from transformers.trainer_utils import TrainOutput
 
 from implicitprm.data import Format, add_mismatched, check_format
+from implicitprm.devices import processes
 from implicitprm.logprobs import check_length, collate, response_logps, score_logps
 from implicitprm.losses import ce_loss, dpo_loss, kto_loss, kto_reference_point, nca_loss
 from implicitprm.rewards import token_rewards
@@ -381,7 +381,7 @@ def _reference_logps(
     """Log-probabilities under the reference; 0 where there is none."""
     if reference is None:
         return {response: [0.0] * len(rows) for response, rows in encoded.items()}
-    state = PartialState()
+    state = processes()
     reference.to(state.device)
     reference.eval()
     columns = {}

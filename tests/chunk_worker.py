@@ -20,6 +20,7 @@ import torch
 from implicitprm import chunks
 from implicitprm.cli import app
 from implicitprm.data import append_jsonl
+from implicitprm.devices import processes
 
 #: Chunks that are complete when a run is killed in the third one.
 COMPLETE = 2
@@ -81,7 +82,7 @@ if __name__ == "__main__":
     for command in json.loads(sys.argv[2]):
         app(command, standalone_mode=False)
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    assert chunks.processes().num_processes == ranks
+    assert processes().num_processes == ranks
     if ranks > 1:
         assert torch.distributed.get_world_size() == ranks
         torch.distributed.barrier()

@@ -45,7 +45,7 @@ def test_weights_are_shared_under_fsdp_only(monkeypatch: pytest.MonkeyPatch) -> 
     class State:
         num_processes = 4
 
-    monkeypatch.setattr(cli, "PartialState", State)
+    monkeypatch.setattr(cli, "processes", State)
     monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
     assert cli._shards() == 1  # torchrun alone: each process holds everything
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")

@@ -15,13 +15,13 @@ from rich.console import Console
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from implicitprm import memory
+from implicitprm import devices
+from implicitprm.devices import device_memory
 from implicitprm.logprobs import response_logps
 from implicitprm.memory import (
     GIB,
     Load,
     check_memory,
-    device_memory,
     expected_memory,
     memory_table,
     totals,
@@ -270,7 +270,7 @@ def test_processes_on_a_cpu_share_what_is_free(monkeypatch: pytest.MonkeyPatch) 
 
     free = type("Memory", (), {"available": 1000})
     monkeypatch.setattr("psutil.virtual_memory", lambda: free)
-    monkeypatch.setattr(memory, "PartialState", State)
+    monkeypatch.setattr(devices, "PartialState", lambda cpu: State())
     assert device_memory() == 500
 
 

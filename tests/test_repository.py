@@ -38,6 +38,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 #: The core, in the order of the argument: a module imports only modules that stand before it.
 CORE = (
+    "devices",
     "steps",
     "trunk",
     "logprobs",
@@ -79,7 +80,6 @@ CORE_LINES = 3250
 #: Public names that wait for their chapter: what the next chapters are announced to need.
 WAITING = {
     "classroom.Prediction",
-    "memory.expected_memory",
 }
 
 
@@ -489,12 +489,20 @@ class Checkout:
 
     def make(self, target: str, unsuitable: int = 0) -> subprocess.CompletedProcess[str]:
         self.log.write_text("", encoding="utf-8")
-        environment = {"PATH": os.environ["PATH"], "PYTHON": str(self.folder / "interpreter")}
+        path = f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        environment = {"PATH": path, "PYTHON": str(self.folder / "interpreter")}
         environment |= {"LOG": str(self.log), "UNSUITABLE": str(unsuitable)}
         command = ["make", target]
         return subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         )
+
+    def command(self, name: str, script: str) -> None:
+        """Put a command in the place of the machine's."""
+        path = self.folder / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        path.chmod(0o755)
 
     def calls(self) -> list[str]:
         return self.log.read_text(encoding="utf-8").splitlines()
@@ -523,6 +531,23 @@ def test_make_run_installs_no_model(tmp_path: Path) -> None:
     checkout.make("run")
     script = "notebooks/walkthrough.py --into build notebooks/00_start_here.ipynb"
     assert checkout.calls()[1:] == ["-m venv .venv", INSTALL, script]
+
+
+@pytest.mark.parametrize("devices", [0, 1])
+def test_make_gpu_asks_for_a_device_before_anything_else(devices: int, tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    checkout.command("nvidia-smi", 'echo "GPU 0: one"' if devices else "exit 9")
+    result = checkout.make("gpu")
+    if not devices:
+        assert result.returncode != 0
+        assert "make gpu needs a CUDA device" in result.stderr
+        assert not (tmp_path / ".venv").exists()
+        assert checkout.calls() == []
+        return
+    assert result.returncode == 0
+    *_, asked, tests, measured = checkout.calls()
+    assert "require_cuda()" in asked
+    assert (tests, measured) == ("-m pytest -m gpu tests", "-m implicitprm.experiments.gpu")
 
 
 def test_make_says_which_interpreter_it_needs(tmp_path: Path) -> None:

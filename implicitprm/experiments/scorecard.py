@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from implicitprm.experiments.gpu import gpu_line
 from implicitprm.experiments.paper import COMPUTE_RATIOS
 from implicitprm.experiments.store import load_result
 
@@ -937,10 +938,11 @@ CLAIMS: tuple[Claim, ...] = (
 
 
 def main() -> None:
-    """Print the verdict on every claim, with the effects behind it."""
+    """Print the verdict on every claim, with the effects behind it, and what a GPU has run."""
     for line in scorecard().itertuples():
         print(f"{line.verdict.upper()}: {line.claim} ({line.source}; chapter {line.chapter})")
         print(f"    {line.effect}")
+    print(gpu_line())
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def save_result(
         "config_hash": config_hash(config),
         "versions": {package: version(package) for package in PACKAGES},
         "python": platform.python_version(),
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
         "seconds": round(seconds),
         "tolerance": tolerance,
