@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,18 +15,36 @@ import torch
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from test_presets import tokenizer_of
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from implicitprm.arithmetic.measure import answer_scores
-from implicitprm.data import extract_answer
+from implicitprm.arithmetic.measure import answer_scores, candidate_grid
+from implicitprm.data import extract_answer, is_correct
+from implicitprm.evaluation import best_of_n_accuracy, vote_accuracy
 from implicitprm.experiments import smollm2
+from implicitprm.experiments.store import file_hash, load_result
 from implicitprm.logprobs import collate, response_logps
+from implicitprm.rewards import ImplicitPRM
 from implicitprm.rollouts import Rollout
-from implicitprm.wordproblems import collect, right_arithmetic
+from implicitprm.smollm2 import HUB_ID
+from implicitprm.steps import Solution, encode
+from implicitprm.training import ImplicitPRMConfig, ImplicitPRMTrainer
+from implicitprm.wordproblems import (
+    WORD_FORMAT,
+    collect,
+    load_policy,
+    load_solutions,
+    pretrain,
+    right_arithmetic,
+)
 from implicitprm.wordproblems.problems import (
     HELD_OUT_TEMPLATES,
+    INSTRUCTION,
     LARGEST_RESULT,
+    NAMES,
+    THINGS,
     TRAINING_TEMPLATES,
     Template,
     WordProblem,
@@ -62,10 +82,8 @@ def test_every_number_of_a_story_is_needed() -> None:
     """But for the number that one template mentions to distract; none does today."""
     for template in TEMPLATES:
         told = set(re.findall(r"\{([abcd])\}", template.story))
-        used = {name for _, calculation in template.steps for name in calculation.split()[::2]}
+        used = {name for calculation in template.steps for name in calculation.split()[::2]}
         assert told == used & set("abcd"), template.story
-        for sentence, _ in template.steps:
-            assert sentence.count("{}") == 1
 
 
 def test_held_out_stories_are_other_stories() -> None:
@@ -78,10 +96,53 @@ def test_held_out_stories_are_other_stories() -> None:
     assert {len(t.steps) for t in HELD_OUT_TEMPLATES} == {1, 2, 3}
 
 
+def templates_of(prompt: str) -> set[Template]:
+    """The templates whose story a prompt may be, read back word by word."""
+    blanks = {"name": NAMES, "other": NAMES, "things": THINGS}
+
+    def pattern(story: str) -> str:
+        return re.sub(
+            r"\\{(\w+)\\}",
+            lambda blank: f"(?:{'|'.join(blanks.get(blank[1], [r'[0-9]+']))})",
+            re.escape(story),
+        )
+
+    story = prompt.removesuffix(f"\n{INSTRUCTION}")
+    return {t for t in TEMPLATES if re.fullmatch(pattern(t.story), story)}
+
+
+@pytest.mark.parametrize("split", [*collect.SPLITS, *collect.GREEDY_SPLITS])
+def test_stories_of_held_out_templates_are_in_the_test_alone(split: str) -> None:
+    held_out = split not in ("train", "validation")
+    own = HELD_OUT_TEMPLATES if held_out else TRAINING_TEMPLATES
+    for prompt in set(load_solutions(split)["prompt"]):
+        found = templates_of(prompt)
+        assert len(found) == 1, prompt
+        assert found <= set(own), prompt
+
+
+def test_the_policy_is_trained_on_training_templates_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+
+    def noting(rng: np.random.Generator, templates: tuple[Template, ...]) -> WordProblem:
+        seen.append(sample_problem(rng, templates))
+        return seen[-1]
+
+    monkeypatch.setattr(pretrain, "sample_problem", noting)
+    for _ in zip(range(60), pretrain.SolutionStream(tiny_model()[1], 0), strict=False):
+        pass
+    used = set.union(*(templates_of(problem.prompt) for problem in seen))
+    assert used == set(TRAINING_TEMPLATES)
+
+
 def test_no_problem_is_in_two_splits_or_twice() -> None:
     prompts = [p.prompt for split in collect.SPLITS for p in collect.problems_of(split)]
     assert len(set(prompts)) == len(prompts) == sum(n for n, _ in collect.SPLITS.values())
-    few = distinct_problems(np.random.default_rng(0), (Template("{a}", (("{}", "a + a"),)),))
+    few = distinct_problems(
+        np.random.default_rng(0), (Template("{a}", ("a + a",), {"a": (3, 60)}),)
+    )
     assert len({next(few).prompt for _ in range(50)}) == 50
 
 
@@ -118,6 +179,152 @@ def test_chunks_cover_every_problem_once() -> None:
         starts = [c["start"] for c in collect.chunks() if c["split"] == split]
         covered = [i for start in starts for i in range(size)[start : start + collect.CHUNK]]
         assert covered == list(range(size))
+
+
+# --- what is shipped ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", [*collect.SPLITS, *collect.GREEDY_SPLITS])
+def test_shipped_rollouts_are_of_these_problems_and_graded_so(split: str) -> None:
+    greedy = split in collect.GREEDY_SPLITS
+    problems = {p.prompt: p for p in collect.problems_of("test" if greedy else split)}
+    rows = load_solutions(split)
+    drawn = dict.fromkeys(problems, 0)
+    for row in rows:
+        problem = problems[row["prompt"]]
+        drawn[row["prompt"]] += row["weight"]
+        assert row["operations"] == problem.operations
+        assert row["answer"] == extract_answer(row["completion"])
+        assert row["label"] == is_correct(row["completion"], str(problem.answer)), row
+    assert set(drawn.values()) == {1 if greedy else collect.SPLITS[split][1]}
+    assert len(rows) == len({(row["prompt"], row["completion"], row["finished"]) for row in rows})
+
+
+def test_the_policy_calculates_most_of_the_time_and_not_always() -> None:
+    """The world of chapter 13: neither voting nor a reward has anything to do elsewhere."""
+    for split in collect.SPLITS:
+        rows = load_solutions(split)
+        right = np.average(rows["label"], weights=rows["weight"])
+        assert 0.25 < right < 0.7, split
+
+
+@pytest.fixture(scope="module")
+def policy() -> Any:
+    try:
+        return load_policy()
+    except ModuleNotFoundError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.slow
+def test_shipped_rollouts_are_those_of_the_shipped_policy(policy: Any, result: dict) -> None:
+    """Sequence log-probabilities as stored, and every token passes the stated sampler."""
+    model, tokenizer = policy
+    (reference,) = (cell for cell in result["cells"] if cell["part"] == "reference")
+    rows = load_solutions("test")
+    assert len(reference["log π_ref"]) == len(rows)
+    for number in range(0, len(rows), len(rows) // 6):
+        row = rows[number]
+        if not row["completion"].strip():
+            continue
+        solution = Solution(row["prompt"], WORD_FORMAT.split(row["completion"]), row["finished"])
+        encoded = encode(tokenizer, solution, WORD_FORMAT)
+        ids, start = torch.tensor([encoded.input_ids]), encoded.response_start
+        with torch.inference_mode():
+            logps = model(ids).logits[0, start - 1 : -1].log_softmax(-1)  # (T, V)
+        chosen = logps.gather(1, ids[0, start:, None])[:, 0]
+        assert float(chosen.sum()) == pytest.approx(reference["log π_ref"][number], abs=1e-3)
+        lowest = logps.max(-1).values + np.log(collect.SAMPLING.min_p) - 1e-3
+        assert (chosen >= lowest).all(), row["completion"]
+
+
+@pytest.mark.slow
+def test_greedy_decoding_takes_the_most_probable_token(policy: Any) -> None:
+    model, tokenizer = policy
+    for row in load_solutions("greedy").select(range(2)):
+        solution = Solution(row["prompt"], WORD_FORMAT.split(row["completion"]), row["finished"])
+        encoded = encode(tokenizer, solution, WORD_FORMAT)
+        ids, start = torch.tensor([encoded.input_ids]), encoded.response_start
+        with torch.inference_mode():
+            logits = model(ids).logits[0, start - 1 : -1]
+        gap = logits.max(-1).values - logits.gather(1, ids[0, start:, None])[:, 0]
+        assert float(gap.max()) < 1e-3
+
+
+def test_the_shipped_adapter_is_small_and_names_its_model() -> None:
+    config = json.loads((pretrain.adapter_path() / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == HUB_ID
+    assert config["r"] == pretrain.RANK
+    assert len(config["layers_to_transform"]) == pretrain.LAYERS
+    weights = load_file(pretrain.weights_path())
+    assert {weight.dtype for weight in weights.values()} == {torch.float16}
+    trained = [weight for name, weight in weights.items() if "lora_B" in name]
+    assert all(weight.abs().max() > 0 for weight in trained)  # 0 before training
+
+
+# --- the result ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def result() -> dict:
+    return load_result("smollm2")
+
+
+def test_hyper_parameters_are_the_best_on_validation(result: dict) -> None:
+    sweep = [cell for cell in result["cells"] if cell["part"] == "validation"]
+    assert {(cell["beta"], cell["learning_rate"]) for cell in sweep} == {
+        (beta, rate) for beta in smollm2.BETAS for rate in smollm2.LEARNING_RATES
+    }
+    best = max(sweep, key=lambda cell: cell[smollm2.RULE])
+    chosen = {name: best[name] for name in ("beta", "learning_rate")}
+    assert result["config"]["chosen"] == chosen
+    runs = [cell for cell in result["cells"] if cell["part"] == "run"]
+    assert [run["seed"] for run in runs] == list(smollm2.SEEDS)
+    for run in runs:
+        assert {name: run[name] for name in chosen} == chosen
+
+
+def test_the_result_is_of_the_shipped_rollouts(result: dict) -> None:
+    """By their hash: rollouts that were sampled again need the experiment again."""
+    for split, known in result["config"]["rollouts"].items():
+        assert file_hash(collect.rollouts_path(split)) == known, split
+
+
+def test_what_needs_no_reward_is_recomputed_from_the_rollouts(result: dict) -> None:
+    """Chance, vote, oracle, greedy, length, and log π_ref by its stored values."""
+    rows = load_solutions("test")
+    grid = candidate_grid(rows)
+    correct = np.array(rows["label"])[grid]
+    answers = np.array(rows["answer"], dtype=object)[grid].tolist()
+    (reference,) = (cell for cell in result["cells"] if cell["part"] == "reference")
+    logps = np.array([-np.inf if x is None else x for x in reference["log π_ref"]])
+    expected = {
+        "chance (pass@1)": correct.mean(),
+        "oracle (pass@8)": correct.any(1).mean(),
+        "majority vote": vote_accuracy(answers, correct, 8).mean(),
+        "best of 8: log π_ref alone": best_of_n_accuracy(logps[grid], correct, 8).mean(),
+        "greedy decoding": np.mean(load_solutions("greedy")["label"]),
+        "greedy decoding, untouched model": np.mean(load_solutions("untouched")["label"]),
+    }
+    for cell in result["cells"]:
+        if cell["part"] in ("run", "summary"):
+            for name, value in expected.items():
+                found = cell["rows"][name]["accuracy"][0]
+                assert found == pytest.approx(100 * value, abs=0.02), name
+
+
+def test_the_summary_is_the_mean_of_the_runs(result: dict) -> None:
+    runs = [cell for cell in result["cells"] if cell["part"] == "run"]
+    (summary,) = (cell for cell in result["cells"] if cell["part"] == "summary")
+    for name, row in summary["rows"].items():
+        for column in ("accuracy", "minus majority"):
+            mean = np.mean([run["rows"][name][column][0] for run in runs])
+            value, low, high = row[column]
+            assert value == pytest.approx(mean, abs=0.02), name
+            assert low <= value <= high
+    for name, interval in summary["within-problem AUROC"].items():
+        mean = np.mean([run["within-problem AUROC"][name][0] for run in runs])
+        assert interval[0] == pytest.approx(mean, abs=0.002), name
 
 
 # --- the trunk -----------------------------------------------------------------------------------
@@ -173,6 +380,36 @@ def test_the_gradients_are_those_of_the_whole_model() -> None:
         torch.testing.assert_close(one.grad, other.grad, atol=1e-6, rtol=1e-4)
 
 
+def test_solutions_are_remembered_with_their_prompt_read_once() -> None:
+    model, tokenizer = tiny_model()
+    whole = copy.deepcopy(model)
+    memoise_trunk(model, 3)
+    texts = [("Add 1.", "1 + 1 = 2"), ("Add 1.", "1 + 1 = 3\n#### 3"), ("Add 20.", "#### 4")]
+    solutions = [
+        encode(tokenizer, Solution(prompt, WORD_FORMAT.split(text)), WORD_FORMAT)
+        for prompt, text in texts
+    ]
+    lengths: list[tuple[int, ...]] = []
+    trunk = model.base_model._trunk[0]
+    trunk.layers[0].register_forward_hook(lambda m, given, out: lengths.append(given[0].shape[:2]))
+    model.base_model.remember(solutions, model.device)
+    model.base_model.remember(solutions, model.device)  # known by now
+    starts = [solution.response_start for solution in solutions]
+    own = [len(s.input_ids) - start for s, start in zip(solutions, starts, strict=True)]
+    assert lengths == [(1, starts[0]), (2, max(own[:2])), (1, starts[2]), (1, own[2])]
+    batch = collate([s.input_ids for s in solutions], starts, 0)
+    with torch.no_grad():
+        found, expected = response_logps(model, **batch), response_logps(whole, **batch)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    scorers = [ImplicitPRM(m, None, tokenizer, 1.0, WORD_FORMAT) for m in (model, whole)]
+    for one, other in zip(
+        *(scorer.score_solutions([Solution(p, (t,)) for p, t in texts], 3) for scorer in scorers),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one.policy_logps, other.policy_logps, atol=1e-5)
+    assert len(lengths) == 4  # scoring ran no frozen layer
+
+
 def test_an_impossible_number_of_layers() -> None:
     with pytest.raises(ValueError, match="has 8 layers; 9 of them"):
         memoise_trunk(tiny_model()[0], 9)
@@ -207,6 +444,43 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smollm2, "load_policy", lambda adapter: tiny_model())
     monkeypatch.setattr(smollm2, "load_solutions", rollouts)
     smollm2.bench.cache_clear()
+
+
+def test_losses_on_responses_alone_are_those_of_all_logits() -> None:
+    """Both trainers of this world skip the logits of prompts; values and gradients are the same."""
+    model, tokenizer = tiny_model()
+    adapter = LoraConfig(r=2, target_modules=["v_proj"], task_type="CAUSAL_LM")
+    policy = get_peft_model(model, adapter)
+    stream = pretrain.SolutionStream(tokenizer, 0)
+    batch = pretrain.collate([row for _, row in zip(range(3), stream, strict=False)])
+    losses = [policy(**batch).loss]
+    losses.append(pretrain.SolutionTrainer.compute_loss(Any, policy, dict(batch)))
+    trained = [weight for weight in policy.parameters() if weight.requires_grad]
+    expected, found = (torch.autograd.grad(loss, trained) for loss in losses)
+    torch.testing.assert_close(losses[1], losses[0])
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-7, rtol=1e-4)
+
+
+def test_the_rewards_of_the_trainer_are_those_of_its_parent(small: None, tmp_path: Path) -> None:
+    model, tokenizer = tiny_model()
+    memoise_trunk(model, 3)
+    rows = rollouts("validation").select_columns(["prompt", "completion", "label", "weight"])
+    rows = rows.filter(lambda text: bool(text), input_columns="completion")
+    trainer = smollm2.ResponseTrainer(
+        model=model,
+        reference=None,
+        args=ImplicitPRMConfig(output_dir=str(tmp_path), beta=0.5, learning_rate=1e-3),
+        train_dataset=rows,
+        processing_class=tokenizer,
+        format=WORD_FORMAT,
+    )
+    batch = next(iter(trainer.get_train_dataloader()))
+    found = trainer._rewards(model, batch)
+    expected = ImplicitPRMTrainer._rewards(trainer, model, batch)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
+    assert found.requires_grad
+    assert len(set(found.tolist())) > 1
 
 
 CELL = {"beta": 0.5, "learning_rate": 3e-3, "seed": 0}

@@ -27,6 +27,11 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def file_hash(path: Path) -> str:
+    """Twelve hex digits that change with the content of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
 def save_result(
     name: str,
     command: str,

@@ -12,12 +12,15 @@ import shutil
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import typer
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torch.utils.data import IterableDataset
 from transformers import (
     AutoTokenizer,
@@ -34,11 +37,12 @@ from implicitprm.rewards import load_causal_lm
 from implicitprm.smollm2 import HUB_ID, smollm2_path
 from implicitprm.steps import Solution, encode
 from implicitprm.training import last_complete_checkpoint
+from implicitprm.trunk import trunk_pass
 from implicitprm.wordproblems.problems import TRAINING_TEMPLATES, WORD_FORMAT, sample_problem
 
 RANK = 8
 LAYERS = 8
-STEPS = 100
+STEPS = 180
 BATCH_SIZE = 8
 LEARNING_RATE = 1e-3
 #: Every linear map of a layer; peft's "all-linear" cannot be limited to some layers.
@@ -49,6 +53,11 @@ _WEIGHTS = "adapter_model.safetensors"
 def adapter_path() -> Path:
     """Folder of the shipped adapter."""
     return Path(str(files("implicitprm.wordproblems"))) / "checkpoints" / "policy"
+
+
+def weights_path() -> Path:
+    """The weights of the shipped adapter."""
+    return adapter_path() / _WEIGHTS
 
 
 def load_policy(adapter: bool = True) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -78,6 +87,28 @@ class SolutionStream(IterableDataset):
             yield {"input_ids": ids, "labels": [-100] * start + ids[start:]}
 
 
+class SolutionTrainer(Trainer):
+    """Cross-entropy on the labelled tokens.
+
+    Only their logits are computed: at a vocabulary of 49,152 the logits of the prompts would cost
+    as much as the layers that are trained.
+    """
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        labels = inputs.pop("labels")[:, 1:]  # (B, T-1)
+        states = trunk_pass(model, **inputs, use_cache=False)
+        if states is None:
+            raise TypeError(f"{type(model).__name__} hands no hidden states to its head")
+        told = labels != -100
+        return cross_entropy(states.logits(states.hidden[:, :-1][told]), labels[told])
+
+
 def fine_tune(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -102,7 +133,7 @@ def fine_tune(
             task_type="CAUSAL_LM",
         ),
     )
-    Trainer(
+    SolutionTrainer(
         model=policy,
         args=TrainingArguments(
             output_dir=str(scratch),

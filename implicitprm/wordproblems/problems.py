@@ -1,8 +1,9 @@
 """Grade-school word problems of one to three operations, from templates, with worked solutions.
 
 A problem is a story with a question; its solution has one calculation a line and the answer last:
-``Mia has 4 * 12 = 48 pens.``, ``Now Mia has 48 - 9 = 39 pens.``, ``#### 39``. Some templates are
-held out: their stories occur in no training of anything.
+``4 * 12 = 48``, ``48 - 9 = 39``, ``#### 39``. Some templates are held out: their stories occur in
+no training of anything. The numbers are small enough for a model of 135M parameters to calculate
+with most of the time, and not always.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ OPERATIONS: Mapping[str, Callable[[Fraction, Fraction], Fraction]] = {
 NAMES = ("Ana", "Ben", "Carla", "David", "Ella", "Frank", "Grace", "Hugo", "Mia", "Noah")
 THINGS = ("apples", "books", "buttons", "cards", "coins", "pens", "shells", "stamps", "stickers")
 #: Smallest and largest number of a story, where a template says nothing else.
-NUMBERS = (3, 60)
-LARGEST_RESULT = 2000
+NUMBERS = (2, 12)
+LARGEST_RESULT = 150
 
 _CALCULATION = re.compile(r"(\d+) ?([+*/-]) ?(\d+) ?= ?(\d+)")
 
@@ -41,12 +42,12 @@ _CALCULATION = re.compile(r"(\d+) ?([+*/-]) ?(\d+) ?= ?(\d+)")
 class Template:
     """A story with numbers a, b, c, d, and how it is solved.
 
-    ``steps`` are pairs of a sentence and its calculation, such as ``a * b``; x, y and z stand for
-    the results of the first, second and third. ``ranges`` says which numbers are not from NUMBERS.
+    ``steps`` are calculations such as ``a * b``; x, y and z stand for the results of the first,
+    second and third. ``ranges`` says which numbers are not from NUMBERS.
     """
 
     story: str
-    steps: tuple[tuple[str, str], ...]
+    steps: tuple[str, ...]
     ranges: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
@@ -60,35 +61,35 @@ class WordProblem:
     operations: int
 
 
-_FEW = (2, 12)
+_FEW = (2, 6)
 
 TRAINING_TEMPLATES = (
     Template(
         "{name} has {a} {things} and finds {b} more. How many {things} does {name} have now?",
-        (("{name} has {} {things}.", "a + b"),),
+        ("a + b",),
     ),
     Template(
         "There are {a} {things} in a box. {name} takes {b} of them out. How many {things} are left "
         "in the box?",
-        (("There are {} {things} left.", "a - b"),),
+        ("a - b",),
     ),
     Template(
         "{name} buys {a} bags with {b} {things} in each bag. How many {things} does {name} buy?",
-        (("{name} buys {} {things}.", "a * b"),),
+        ("a * b",),
         {"a": _FEW},
     ),
     Template(
         "{name} shares {a} {things} equally among {b} friends. How many {things} does each friend "
         "get?",
-        (("Each friend gets {} {things}.", "a / b"),),
-        {"a": (12, 200), "b": _FEW},
+        ("a / b",),
+        {"a": (6, 48), "b": _FEW},
     ),
     Template(
         "{name} fills {a} boxes with {b} {things} each and has {c} {things} left over. How many "
         "{things} does {name} have in total?",
         (
-            ("The boxes hold {} {things}.", "a * b"),
-            ("In total there are {} {things}.", "x + c"),
+            "a * b",
+            "x + c",
         ),
         {"a": _FEW},
     ),
@@ -96,17 +97,17 @@ TRAINING_TEMPLATES = (
         "{name} had {a} {things}, gave away {b} and then bought {c} new ones. How many {things} "
         "does {name} have now?",
         (
-            ("After giving some away {name} had {} {things}.", "a - b"),
-            ("Now {name} has {} {things}.", "x + c"),
+            "a - b",
+            "x + c",
         ),
-        {"a": (30, 150)},
+        {"a": (12, 40)},
     ),
     Template(
         "{name} earns {a} dollars an hour and works {b} hours. Then {name} spends {c} dollars. How "
         "many dollars are left?",
         (
-            ("{name} earns {} dollars.", "a * b"),
-            ("There are {} dollars left.", "x - c"),
+            "a * b",
+            "x - c",
         ),
         {"b": _FEW},
     ),
@@ -114,36 +115,36 @@ TRAINING_TEMPLATES = (
         "{name} has {a} {things} and {other} has {b} {things}. They put them together and share "
         "them equally among {c} children. How many {things} does each child get?",
         (
-            ("Together they have {} {things}.", "a + b"),
-            ("Each child gets {} {things}.", "x / c"),
+            "a + b",
+            "x / c",
         ),
-        {"c": (2, 9)},
+        {"c": _FEW},
     ),
     Template(
         "{name} has {a} {things}. {other} has {b} times as many. How many {things} do they have "
         "together?",
         (
-            ("{other} has {} {things}.", "a * b"),
-            ("Together they have {} {things}.", "a + x"),
+            "a * b",
+            "a + x",
         ),
-        {"b": (2, 9)},
+        {"b": _FEW},
     ),
     Template(
         "A shop sells {a} {things} on Monday, {b} more than that on Tuesday, and on Wednesday {c} "
         "fewer than on Tuesday. How many {things} does it sell on Tuesday and Wednesday together?",
         (
-            ("On Tuesday it sells {} {things}.", "a + b"),
-            ("On Wednesday it sells {} {things}.", "x - c"),
-            ("Together it sells {} {things}.", "x + y"),
+            "a + b",
+            "x - c",
+            "x + y",
         ),
     ),
     Template(
         "{name} packs {a} boxes of {b} {things} and {c} boxes of {d} {things}. How many {things} "
         "are packed in total?",
         (
-            ("The first boxes hold {} {things}.", "a * b"),
-            ("The other boxes hold {} {things}.", "c * d"),
-            ("In total there are {} {things}.", "x + y"),
+            "a * b",
+            "c * d",
+            "x + y",
         ),
         {"a": _FEW, "c": _FEW},
     ),
@@ -151,32 +152,32 @@ TRAINING_TEMPLATES = (
         "{name} reads {a} pages a day for {b} days, then {c} pages on one more day. The book has "
         "{d} pages. How many pages are left?",
         (
-            ("In the first days {name} reads {} pages.", "a * b"),
-            ("Altogether {name} reads {} pages.", "x + c"),
-            ("There are {} pages left.", "d - y"),
+            "a * b",
+            "x + c",
+            "d - y",
         ),
-        {"b": _FEW, "d": (100, 600)},
+        {"b": _FEW, "d": (30, 120)},
     ),
     Template(
         "A ticket costs {a} dollars for an adult and {b} dollars for a child. A family buys {c} "
         "tickets for adults and one for a child and pays with {d} dollars. How many dollars do "
         "they get back?",
         (
-            ("The adults pay {} dollars.", "a * c"),
-            ("The family pays {} dollars.", "x + b"),
-            ("They get {} dollars back.", "d - y"),
+            "a * c",
+            "x + b",
+            "d - y",
         ),
-        {"c": (2, 5), "d": (50, 400)},
+        {"c": (2, 5), "d": (30, 100)},
     ),
     Template(
         "{name} collects {a} {things} a week for {b} weeks, loses {c} of them, and puts the rest "
         "equally into {d} boxes. How many {things} are in each box?",
         (
-            ("{name} collects {} {things}.", "a * b"),
-            ("{name} keeps {} {things}.", "x - c"),
-            ("Each box holds {} {things}.", "y / d"),
+            "a * b",
+            "x - c",
+            "y / d",
         ),
-        {"b": _FEW, "d": (2, 9)},
+        {"b": _FEW, "d": _FEW},
     ),
 )
 
@@ -184,46 +185,46 @@ HELD_OUT_TEMPLATES = (
     Template(
         "A bus with {a} passengers stops and {b} people get off. How many passengers are on the "
         "bus now?",
-        (("There are {} passengers on the bus.", "a - b"),),
+        ("a - b",),
     ),
     Template(
         "A garden has {a} rows of {b} trees. How many trees are in the garden?",
-        (("The garden has {} trees.", "a * b"),),
+        ("a * b",),
         {"a": _FEW},
     ),
     Template(
         "A farmer collects {a} eggs in the morning and {b} in the evening, and sells {c} of them. "
         "How many eggs does the farmer keep?",
         (
-            ("The farmer collects {} eggs.", "a + b"),
-            ("The farmer keeps {} eggs.", "x - c"),
+            "a + b",
+            "x - c",
         ),
     ),
     Template(
         "A school has {a} classes of {b} pupils. All pupils go on a trip in {c} buses, the same "
         "number in each. How many pupils are in each bus?",
         (
-            ("The school has {} pupils.", "a * b"),
-            ("Each bus takes {} pupils.", "x / c"),
+            "a * b",
+            "x / c",
         ),
-        {"a": _FEW, "c": (2, 9)},
+        {"a": _FEW, "c": _FEW},
     ),
     Template(
         "{name} saves {a} dollars a month. A bicycle costs {b} dollars. After {c} months, how many "
         "dollars are still missing?",
         (
-            ("{name} saves {} dollars.", "a * c"),
-            ("There are {} dollars missing.", "b - x"),
+            "a * c",
+            "b - x",
         ),
-        {"b": (100, 600), "c": _FEW},
+        {"b": (30, 100), "c": _FEW},
     ),
     Template(
         "A baker makes {a} trays of {b} rolls, sells {c} rolls before noon and {d} after noon. How "
         "many rolls are left?",
         (
-            ("The baker makes {} rolls.", "a * b"),
-            ("Before evening {} rolls are sold.", "c + d"),
-            ("There are {} rolls left.", "x - y"),
+            "a * b",
+            "c + d",
+            "x - y",
         ),
         {"a": _FEW},
     ),
@@ -231,9 +232,9 @@ HELD_OUT_TEMPLATES = (
         "{name} runs {a} kilometres a week for {b} weeks and {other} runs {c} kilometres a week "
         "for as many weeks. How many kilometres more does {name} run?",
         (
-            ("{name} runs {} kilometres.", "a * b"),
-            ("{other} runs {} kilometres.", "c * b"),
-            ("{name} runs {} kilometres more.", "x - y"),
+            "a * b",
+            "c * b",
+            "x - y",
         ),
         {"b": _FEW},
     ),
@@ -241,9 +242,9 @@ HELD_OUT_TEMPLATES = (
         "{name} buys {a} pencils for {b} cents each and a ruler for {c} cents, with a discount of "
         "{d} cents on all. How many cents does {name} pay?",
         (
-            ("The pencils cost {} cents.", "a * b"),
-            ("Together they cost {} cents.", "x + c"),
-            ("With the discount {name} pays {} cents.", "y - d"),
+            "a * b",
+            "x + c",
+            "y - d",
         ),
         {"a": _FEW, "d": _FEW},
     ),
@@ -261,7 +262,7 @@ def sample_problem(rng: np.random.Generator, templates: tuple[Template, ...]) ->
             for letter in "abcd"
             for low, high in [template.ranges.get(letter, NUMBERS)]
         }
-        steps, results = _solve(template, numbers, words)
+        steps, results = _solve(template, numbers)
         if all(r.denominator == 1 and 1 <= r <= LARGEST_RESULT for r in results):
             break
     answer = int(results[-1])
@@ -273,17 +274,14 @@ def sample_problem(rng: np.random.Generator, templates: tuple[Template, ...]) ->
     )
 
 
-def _solve(
-    template: Template, numbers: Mapping[str, int], words: Mapping[str, str]
-) -> tuple[list[str], list[Fraction]]:
+def _solve(template: Template, numbers: Mapping[str, int]) -> tuple[list[str], list[Fraction]]:
     values = {letter: Fraction(number) for letter, number in numbers.items()}
     steps, results = [], []
-    for place, (sentence, calculation) in zip("xyz", template.steps, strict=False):
+    for place, calculation in zip("xyz", template.steps, strict=False):
         left, sign, right = calculation.split()
         values[place] = OPERATIONS[sign](values[left], values[right])
         results.append(values[place])
-        equation = f"{values[left]} {sign} {values[right]} = {values[place]}"
-        steps.append(sentence.format(equation, **words))
+        steps.append(f"{values[left]} {sign} {values[right]} = {values[place]}")
     return steps, results
 
 

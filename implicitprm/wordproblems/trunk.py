@@ -7,13 +7,16 @@ kept, so that every further epoch, seed, β and reference pass costs only the la
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
+from implicitprm.steps import EncodedSolution
 from implicitprm.training import train_last_layers
 
 
@@ -31,8 +34,16 @@ class MemoisedTrunk(nn.Module):
         self._trunk = [_part(decoder, decoder.layers[:-layers], nn.Identity())]
         self._states: dict[tuple[int, ...], Tensor] = {}
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, **kwargs: Any) -> Any:
+    def get_decoder(self) -> MemoisedTrunk:
+        """Itself: by this a model hands over its hidden states without their logits."""
+        return self
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> Any:
         """The decoder's output for texts padded on the right, (B, T)."""
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
         lengths = attention_mask.sum(1).tolist()
         texts = [
             tuple(row[:length]) for row, length in zip(input_ids.tolist(), lengths, strict=True)
@@ -40,7 +51,7 @@ class MemoisedTrunk(nn.Module):
         if any(text not in self._states for text in texts):
             self._remember(texts, input_ids, attention_mask)
         states = pad_sequence([self._states[text] for text in texts], batch_first=True)  # (B, T, h)
-        kwargs = kwargs | {"inputs_embeds": states, "use_cache": False}
+        kwargs = kwargs | {"inputs_embeds": states, "use_cache": False, "past_key_values": None}
         return self.top(attention_mask=attention_mask[:, : states.shape[1]], **kwargs)
 
     @torch.no_grad()
@@ -52,6 +63,29 @@ class MemoisedTrunk(nn.Module):
         ).last_hidden_state
         for text, row in zip(texts, states, strict=True):
             self._states[text] = row[: len(text)].clone()
+
+    @torch.no_grad()
+    def remember(self, solutions: Iterable[EncodedSolution], device: torch.device) -> None:
+        """Run the frozen layers over solutions that are not known yet; a prompt is read once."""
+        by_prompt: dict[tuple[int, ...], list[tuple[int, ...]]] = defaultdict(list)
+        for solution in solutions:
+            if solution.input_ids not in self._states:
+                ids, start = solution.input_ids, solution.response_start
+                by_prompt[ids[:start]].append(ids[start:])
+        for prompt, responses in by_prompt.items():
+            ids = pad_sequence([torch.tensor(r) for r in responses], batch_first=True).to(device)
+            cache = DynamicCache()
+            before = self._trunk[0](
+                input_ids=torch.tensor([prompt], device=device), past_key_values=cache
+            ).last_hidden_state[0]  # (P, h)
+            cache.batch_repeat_interleave(len(responses))
+            # Padding stands on the right, where no token of the text sees it.
+            after = self._trunk[0](input_ids=ids, past_key_values=cache).last_hidden_state
+            for response, row in zip(responses, after, strict=True):
+                states = torch.cat([before, row[: len(response)]])
+                self._states[prompt + response] = states
+                # A text is scored without its last token, which predicts nothing.
+                self._states[prompt + response[:-1]] = states[:-1]
 
 
 def _part(decoder: Any, layers: nn.ModuleList, norm: nn.Module) -> Any:
