@@ -533,6 +533,31 @@ def second_world() -> dict[str, dict[str, Any]]:
     }
 
 
+# ---- A pre-trained model ----------------------------------------------------------------------
+
+
+def on_a_pretrained_model(rules: Mapping[str, str]) -> list[Effect]:
+    """Rules of choice among eight answers minus the majority vote, mean of the seeds."""
+    rows = pick("smollm2", part="summary")["rows"]
+    return [
+        Effect(condition, as_triple(rows[rule]["minus majority"]))
+        for rule, condition in rules.items()
+    ]
+
+
+def right_calculations() -> list[Effect]:
+    """AUROC of step rewards minus ½: value and interval averaged over seeds."""
+    runs = [cell for cell in cells("smollm2") if cell["part"] == "run"]
+    found = np.mean([run["right calculation AUROC"]["step reward"] for run in runs], axis=0)
+    return [Effect("SmolLM2-135M", as_triple((found - 0.5).tolist()), unit="AUROC − ½")]
+
+
+def beyond_its_reference() -> list[Effect]:
+    """AUROC within problems of the reward minus that of log π_ref, right against wrong answers."""
+    found = pick("smollm2", part="summary")["reward minus log π_ref alone, AUROC"]
+    return [Effect("SmolLM2-135M", as_triple(found), unit="AUROC")]
+
+
 # ---- The open questions ----------------------------------------------------------------------
 
 
@@ -914,6 +939,40 @@ CLAIMS: tuple[Claim, ...] = (
         "arXiv 2502.01456",
         "12",
         why_not="chapter 12 is not written yet",
+    ),
+    Claim(
+        "On a pre-trained model best of 8 by the reward beats the majority vote",
+        "abstract",
+        "13",
+        ("smollm2",),
+        lambda: on_a_pretrained_model(
+            {
+                "best of 8: reward, min over steps": "minimum",
+                "best of 8: reward, sum over steps": "sum",
+            }
+        ),
+    ),
+    Claim(
+        "On a pre-trained model a vote weighted by the reward beats the majority vote",
+        "§4.3, Figure 3",
+        "13",
+        ("smollm2",),
+        lambda: on_a_pretrained_model({"vote weighted by reward": "eight answers"}),
+    ),
+    Claim(
+        "On a pre-trained model step rewards tell right calculations from wrong ones",
+        "§3",
+        "13",
+        ("smollm2",),
+        right_calculations,
+    ),
+    Claim(
+        "On a pre-trained model the reward tells right answers from wrong ones better than log "
+        "π_ref does",
+        "beside §4.2",
+        "13",
+        ("smollm2",),
+        beyond_its_reference,
     ),
     Claim(
         "Step rewards that guide the search beat best-of-N by them at equal tokens",

@@ -161,7 +161,8 @@ class Bench:
             if inside
         ]
         encoded = [encode(self.tokenizer, solution, WORD_FORMAT) for solution in solutions]
-        self.model.base_model.remember(encoded, self.model.device)
+        decoder: Any = self.model.base_model
+        decoder.remember(encoded, self.model.device)
         scored = iter(scorer.score_solutions(solutions, SCORING_BATCH))
         return [next(scored) if inside else None for inside in known]
 

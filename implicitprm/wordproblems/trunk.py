@@ -73,14 +73,16 @@ class MemoisedTrunk(nn.Module):
                 ids, start = solution.input_ids, solution.response_start
                 by_prompt[ids[:start]].append(ids[start:])
         for prompt, responses in by_prompt.items():
-            ids = pad_sequence([torch.tensor(r) for r in responses], batch_first=True).to(device)
+            padded = pad_sequence([torch.tensor(r) for r in responses], batch_first=True)
             cache = DynamicCache()
             before = self._trunk[0](
                 input_ids=torch.tensor([prompt], device=device), past_key_values=cache
             ).last_hidden_state[0]  # (P, h)
             cache.batch_repeat_interleave(len(responses))
             # Padding stands on the right, where no token of the text sees it.
-            after = self._trunk[0](input_ids=ids, past_key_values=cache).last_hidden_state
+            after = self._trunk[0](
+                input_ids=padded.to(device), past_key_values=cache
+            ).last_hidden_state  # (B, R, h)
             for response, row in zip(responses, after, strict=True):
                 states = torch.cat([before, row[: len(response)]])
                 self._states[prompt + response] = states
