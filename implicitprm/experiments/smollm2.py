@@ -1,9 +1,10 @@
 """Chapter 13: ``python -m implicitprm.experiments.smollm2`` (about 20 minutes of one CPU core).
 
 SmolLM2-135M on word problems: an implicit PRM is trained with CE on outcomes of the policy's own
-rollouts, which is its reference, and chooses among eight answers to problems of held-out templates.
-β and the learning rate are chosen on validation problems of the training templates, by best-of-8
-with the sum. An interrupted run goes on where it was.
+rollouts, which is its reference, and chooses among eight answers to other problems of the same
+templates. β and the learning rate are chosen on validation problems, by best-of-8 with the sum. On
+held-out templates the policy has next to nothing right, and nothing is left to choose: their
+accuracy is stored, and no reward. An interrupted run goes on where it was.
 """
 
 from __future__ import annotations
@@ -210,8 +211,16 @@ def choices(rows: Dataset, scored: Sequence[ScoredSolution | None]) -> dict[str,
         f"best of {N}: {name}": best_of_n_accuracy(values[grid], correct, N)
         for name, values in scores.items()
     }
-    return chosen | {
-        "vote weighted by reward": vote_accuracy(answers, correct, N, outcome),
+    weighted = {"vote weighted by reward": vote_accuracy(answers, correct, N, outcome)}
+    return chosen | weighted | without_reward(rows)
+
+
+def without_reward(rows: Dataset) -> dict[str, np.ndarray]:
+    """Accuracy of what needs no model, for each problem (P)."""
+    grid = candidate_grid(rows)  # (P, 8)
+    correct = np.array(rows["label"])[grid]
+    answers = np.array(rows["answer"], dtype=object)[grid].tolist()
+    return {
         MAJORITY: vote_accuracy(answers, correct, N),
         "chance (pass@1)": correct.mean(1),
         f"oracle (pass@{N})": pass_at_n(correct, N),
@@ -367,6 +376,9 @@ def main(workers: int = 2) -> None:
     cells = [{"part": "validation"} | cell for cell in validation]
     cells += [{"part": "run"} | _stored(run) for run in runs]
     cells += [{"part": "summary"} | summarise(runs)]
+    cells += [
+        {"part": "held-out templates", "rows": table(without_reward(rollouts_of("held_out")))}
+    ]
     # Per row of the test rollouts: by these a check finds rollouts of another policy.
     cells += [{"part": "reference", "log π_ref": runs[0]["log π_ref"]}]
     save_result(

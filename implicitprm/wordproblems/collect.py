@@ -38,8 +38,9 @@ SAMPLING = Sampling(max_new_tokens=60, min_p=0.05)
 #: min_p = 1 leaves the most probable token alone.
 GREEDY = Sampling(max_new_tokens=60, min_p=1.0)
 PROBLEM_SEED = 1
-#: Problems of each split, and rollouts of each; the test problems are of held-out templates.
-SPLITS = {"train": (80, 8), "validation": (40, 8), "test": (200, 8)}
+#: Problems of each split, and rollouts of each: other problems of the training templates, or
+#: problems of the held-out templates.
+SPLITS = {"train": (80, 8), "validation": (40, 8), "held_out": (200, 8), "test": (200, 8)}
 #: Files of the test problems decoded greedily: by the policy, and by the model it was made from.
 GREEDY_SPLITS = {"greedy": True, "untouched": False}
 #: Problems that are sampled, and then kept, together.
@@ -67,10 +68,13 @@ def load_solutions(split: str = "train") -> Dataset:
 def problems_of(split: str) -> list[WordProblem]:
     """The problems of a split; none is in two of them."""
     rng = np.random.default_rng(PROBLEM_SEED)
-    stream = distinct_problems(rng, TRAINING_TEMPLATES)
-    drawn = {name: list(islice(stream, SPLITS[name][0])) for name in ("train", "validation")}
+    known = distinct_problems(rng, TRAINING_TEMPLATES)
     held_out = distinct_problems(rng, HELD_OUT_TEMPLATES)
-    return (drawn | {"test": list(islice(held_out, SPLITS["test"][0]))})[split]
+    drawn = {
+        name: list(islice(held_out if name == "held_out" else known, size))
+        for name, (size, _) in SPLITS.items()
+    }
+    return drawn[split]
 
 
 def rows_of(problem: WordProblem, rollouts: list[Rollout]) -> list[dict[str, Any]]:
