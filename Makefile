@@ -38,8 +38,10 @@ lint: $(INSTALLED) ## ruff and mypy, on code and chapters
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(INSTALLED) ## what scoring costs, as ratios within one run; a few minutes, nothing is judged
-	OMP_NUM_THREADS=1 TQDM_DISABLE=1 PYTHONPATH=tests $(BIN)/python -m benchmarks.scoring
+bench: $(INSTALLED) ## what scoring, training and sampling cost, as ratios within one run; minutes
+	for part in scoring training sampling; do \
+		OMP_NUM_THREADS=1 TQDM_DISABLE=1 PYTHONPATH=tests $(BIN)/python -m benchmarks.$$part || exit 1; \
+	done
 
 # The device is asked for before anything is installed; torch, which may be a CPU build, after it.
 gpu: device $(SMOLLM2) ## tests, measurements and chapters 13 and 14 on a CUDA device

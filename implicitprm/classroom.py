@@ -1030,6 +1030,69 @@ TRAINING_MEMORY = Exercise(
     },
 )
 
+# Chapter 14: what it costs to score the candidates of one prompt that is read once.
+
+
+def _candidate_lengths(rng: np.random.Generator) -> tuple[int, np.ndarray, int]:
+    """Tokens of a prompt, of 5 to 14 responses (N), and a batch size that leaves a last batch."""
+    batch_size = int(rng.integers(2, 5))
+    count = batch_size * int(rng.integers(2, 4)) + int(rng.integers(1, batch_size))
+    return int(rng.integers(20, 200)), rng.integers(3, 60, size=count), batch_size
+
+
+def _tokens_read(
+    per_batch: Callable[[list[int], Sequence[int], int], int],
+    once: int = -1,
+    longest_first: bool = True,
+) -> Callable[[int, np.ndarray, int], int]:
+    """Tokens of the prompt, all but one, and what ``per_batch`` says of each batch.
+
+    ``per_batch`` gets the lengths of the batch, those of all responses, and the batch size.
+    """
+
+    def tokens(prompt: int, responses: np.ndarray, batch_size: int) -> int:
+        lengths = [int(length) for length in responses]
+        order = sorted(lengths, reverse=True) if longest_first else lengths
+        batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        return prompt + once + sum(per_batch(batch, lengths, batch_size) for batch in batches)
+
+    return tokens
+
+
+def _prompt_each_time(prompt: int, responses: np.ndarray, batch_size: int) -> int:
+    without = _tokens_read(lambda batch, *_: len(batch) * max(batch), once=0)
+    return without(0, responses, batch_size) + len(responses) * (prompt - 1)
+
+
+TOKENS_READ = Exercise(
+    reference=_tokens_read(lambda batch, *_: len(batch) * max(batch)),
+    inputs=_candidate_lengths,
+    mistakes={
+        "every candidate reads the whole prompt again; it is read once": _prompt_each_time,
+        "the pass over the prompt stops before its last token, which every candidate reads": (
+            _tokens_read(lambda batch, *_: len(batch) * max(batch), once=0)
+        ),
+        "the batches are in the order of the list; responses of like length go together": (
+            _tokens_read(lambda batch, *_: len(batch) * max(batch), longest_first=False)
+        ),
+        "padding is read too: every row of a batch is as long as the longest": (
+            _tokens_read(lambda batch, *_: sum(batch))
+        ),
+        "a batch is padded to its own longest response, not to the longest of all": (
+            _tokens_read(lambda batch, lengths, _: len(batch) * max(lengths))
+        ),
+        "the last batch has fewer rows than the others": (
+            _tokens_read(lambda batch, _, batch_size: batch_size * max(batch))
+        ),
+        "the last token of a response is not read: nothing is predicted after it": (
+            _tokens_read(lambda batch, *_: len(batch) * (max(batch) + 1))
+        ),
+        "the last token of the prompt is missing: it predicts the first one of a response": (
+            _tokens_read(lambda batch, *_: len(batch) * (max(batch) - 1))
+        ),
+    },
+)
+
 #: Every exercise of the chapters by the name of the function that the learner writes.
 EXERCISES: dict[str, Exercise] = {
     "weighted_vote": WEIGHTED_VOTE,
@@ -1046,4 +1109,5 @@ EXERCISES: dict[str, Exercise] = {
     "interval_finding": INTERVAL_FINDING,
     "first_error_f1": FIRST_ERROR_F1,
     "training_memory": TRAINING_MEMORY,
+    "tokens_read": TOKENS_READ,
 }

@@ -145,31 +145,30 @@ def _sample_batch(
     warpers = sampling.warpers()
     # The warpers look at the scores only, so the tokens so far need not be passed on to them.
     ids = cast(LongTensor, input_ids)
-    end_tokens = torch.tensor(_end_token_ids(model), device=input_ids.device)
+    end_tokens = _end_token_ids(model)
     cache = DynamicCache(config=model.config)
     logits = model(input_ids, past_key_values=cache, use_cache=True).logits[:, -1]  # (B, V)
     cache.batch_repeat_interleave(n)
     logits = logits.repeat_interleave(n, dim=0)  # (B·n, V)
-    alive = torch.arange(len(logits), device=input_ids.device)
+    alive = list(range(len(logits)))
     tokens: list[list[int]] = [[] for _ in range(len(logits))]
     finished = [False] * len(logits)
     for _ in range(sampling.max_new_tokens):
         probabilities = warpers(ids, logits.float()).softmax(-1)
         drawn = torch.multinomial(probabilities, 1, generator=generator)  # (alive, 1)
-        ended = torch.isin(drawn[:, 0], end_tokens)
-        for row, token, done in zip(
-            alive.tolist(), drawn[:, 0].tolist(), ended.tolist(), strict=True
-        ):
+        # The one thing that waits for the device: everything else is decided from these numbers.
+        for row, token in zip(alive, drawn[:, 0].tolist(), strict=True):
             tokens[row].append(token)
-            finished[row] = done
-        if stops is not None:
-            stopped = [stops(tokens[row]) for row in alive.tolist()]
-            ended |= torch.tensor(stopped, device=ended.device)
-        if ended.all():
+            finished[row] = token in end_tokens
+        ended = [finished[row] or (stops is not None and stops(tokens[row])) for row in alive]
+        if all(ended):
             break
-        if ended.any():
-            cache.batch_select_indices(~ended)
-            alive, drawn = alive[~ended], drawn[~ended]
+        if any(ended):
+            open_rows = [place for place, done in enumerate(ended) if not done]
+            alive = [alive[place] for place in open_rows]
+            kept = torch.tensor(open_rows, device=drawn.device)
+            cache.batch_select_indices(kept)
+            drawn = drawn[kept]
         logits = model(drawn, past_key_values=cache, use_cache=True).logits[:, -1]
     return tokens, finished
 

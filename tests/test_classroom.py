@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny import tiny_llama
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -20,9 +21,10 @@ from implicitprm.arithmetic import ARITHMETIC_FORMAT
 from implicitprm.arithmetic.tokenizer import build_tokenizer
 from implicitprm.classroom import EXERCISES, SIGNS, check, compare, predict, sign
 from implicitprm.comparisons.autopsv import autopsv_labels
+from implicitprm.logprobs import score_logps
 from implicitprm.memory import Load, expected_memory
 from implicitprm.presets import PRESETS, model_config
-from implicitprm.steps import encode
+from implicitprm.steps import EncodedSolution, encode
 from implicitprm.training import train_last_layers
 
 # ---- predict and compare --------------------------------------------------------------------
@@ -214,6 +216,20 @@ def f1_by(
     return other_first_error_f1(marks, first, 0.0)
 
 
+def other_tokens_read(prompt: int, responses: np.ndarray, batch_size: int) -> int:
+    waiting, read = sorted(responses.tolist()), prompt - 1
+    while waiting:
+        together = [waiting.pop() for _ in range(min(batch_size, len(waiting)))]
+        read += together[0] * len(together)
+    return read
+
+
+def padded(order: np.ndarray, batch_size: int) -> int:
+    """Tokens of batches in this order, each row as long as the longest of its batch."""
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    return sum(int(batch.max()) * len(batch) for batch in batches)
+
+
 CORRECT: dict[str, Callable[..., Any]] = {
     "weighted_vote": other_weighted_vote,
     "token_logps": other_token_logps,
@@ -231,6 +247,7 @@ CORRECT: dict[str, Callable[..., Any]] = {
     "interval_finding": of_each(finding_of_one),
     "instructions_with_pair": other_instructions_with_pair,
     "training_memory": other_training_memory,
+    "tokens_read": other_tokens_read,
 }
 
 
@@ -491,6 +508,15 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
     ("training_memory", lambda n, t, p: 4 * sum(n) + 12 * sum(n[t]), "nothing is divided"),
     ("training_memory", lambda n, t, p: 4 * sum(n) + 12 * sum(n[t]) / p, "the weights are divided"),
     ("training_memory", lambda n, t, p: 4 * sum(n) / p + 12 * sum(n[t]), "gradients and moments"),
+    ("tokens_read", lambda p, r, b: padded(np.sort(r)[::-1] + p - 1, b), "it is read once"),
+    ("tokens_read", lambda p, r, b: 1 + other_tokens_read(p, r, b), "stops before its last token"),
+    ("tokens_read", lambda p, r, b: p - 1 + padded(r, b), "of like length go together"),
+    ("tokens_read", lambda p, r, b: p - 1 + sum(r), "padding is read too"),
+    ("tokens_read", lambda p, r, b: p - 1 + len(r) * max(r), "its own longest response"),
+    ("tokens_read", lambda p, r, b: p - 1 + b * sum(sorted(r)[::-1][::b]), "has fewer rows"),
+    ("tokens_read", lambda p, r, b: other_tokens_read(p + len(r), r, b), "is not read"),
+    ("tokens_read", lambda p, r, b: other_tokens_read(p, r - 1, b), "predicts the first one"),
+    ("tokens_read", lambda p, r, b: 2 * other_tokens_read(p, r, b), "in no way that this check"),
 ]  # fmt: skip
 
 
@@ -591,6 +617,22 @@ def test_training_memory_is_that_of_the_package() -> None:
     trained = np.array([weight.requires_grad for weight in model.parameters()])
     expected = parts["weights"] + parts["gradients"] + parts["optimiser"]
     assert EXERCISES["training_memory"].reference(sizes, trained, 2) == expected
+
+
+def test_tokens_read_are_those_that_scoring_reads() -> None:
+    model, read = tiny_llama(0), []
+
+    def count(layer: Any, arguments: tuple[Tensor]) -> None:
+        read.append(arguments[0].shape[:2].numel())
+
+    model.model.layers[0].register_forward_pre_hook(count)
+    prompt = tuple(range(3, 43))
+    lengths = np.random.default_rng(0).integers(1, 30, size=18)
+    solutions = [
+        EncodedSolution(prompt + (5,) * n, len(prompt), (n,), ("x",) * n) for n in lengths.tolist()
+    ]
+    score_logps(model, solutions, 0, 4, "test")
+    assert sum(read) == EXERCISES["tokens_read"].reference(len(prompt), lengths, 4)
 
 
 def test_every_step_of_the_step_ends_exercise_owns_a_token() -> None:

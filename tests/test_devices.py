@@ -79,6 +79,27 @@ def test_notebook_launcher_trains_on_two_processes(tmp_path: Path) -> None:
     assert max(together) - min(together) > 0.05
 
 
+# --- a device that is not there ------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_scores_and_rollouts_are_the_cpu_s_on_a_device_that_is_not_there() -> None:
+    """Tensors that say they are elsewhere, and may be neither mixed with the CPU's nor read."""
+    result = subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "pretend_worker.py")],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    waits = json.loads(result.stdout.splitlines()[-1])
+    # Three groups of prompts of one length, 48 tokens each: every token waits once.
+    assert waits["rollouts"] <= 3 * 48
+    assert waits["scores"] < 40  # by batch, not by token
+
+
 # --- half precision ------------------------------------------------------------------------------
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +25,7 @@ from torch import Tensor
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from benchmarks.memory import peak_bytes
+from benchmarks.rounds import alternate, median_and_range, ratio
 from implicitprm.logprobs import collate, score_logps
 from implicitprm.steps import EncodedSolution
 
@@ -126,26 +126,9 @@ def bare_passes(models: Sequence[PreTrainedModel], solutions: Sequence[EncodedSo
             model(input_ids=batch["input_ids"], past_key_values=cache)
 
 
-def alternate(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each contender, by rounds in which each has one turn, after one to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(rounds + 1):
-        for name, contender in contenders.items():
-            began = time.perf_counter()
-            contender()
-            if number:
-                seconds[name].append(time.perf_counter() - began)
-    return seconds
-
-
 def check_equal(ones: Sequence[Tensor], others: Sequence[Tensor]) -> None:
     for one, other in zip(ones, others, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=TOLERANCE)
-
-
-def median_and_range(values: Sequence[float], form: str = ".2f") -> str:
-    low, middle, high = min(values), statistics.median(values), max(values)
-    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
 
 
 def ratios(setting: Setting, rounds: int) -> Table:
@@ -170,8 +153,8 @@ def ratios(setting: Setting, rounds: int) -> Table:
         ("published style", "published style", "scoring", "≥ 3 × scoring"),
         ("bare passes", "scoring", "bare passes", "scoring ≤ 1.25 ×"),
     ):
-        by_round = [a / b for a, b in zip(seconds[over], seconds[under], strict=True)]
-        table.add_row(name, median_and_range(seconds[name]), median_and_range(by_round), aim)
+        by_round = ratio(seconds[over], seconds[under])
+        table.add_row(name, median_and_range(seconds[name]), by_round, aim)
     return table
 
 
@@ -205,7 +188,7 @@ def growth(name: str, settings: dict[int, Setting], rounds: int) -> Table:
             f"{our_peak / 2**20:.0f}",
             f"{statistics.median(other):.2f}",
             f"{peak / 2**20:.0f}",
-            median_and_range([b / a for a, b in zip(own, other, strict=True)]),
+            ratio(other, own),
         )
     return table
 

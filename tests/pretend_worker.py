@@ -1,0 +1,102 @@
+"""The package on a device that is not there, beside itself on the CPU.
+
+``python pretend_worker.py`` is a process of its own, because torch knows of that device from then
+on. It prints how often each check waited for the device.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from pretend_device import DEVICE, GENERATORS, WAITS
+from tiny import problems, tiny_llama
+
+from implicitprm import ImplicitPRM, Solution
+from implicitprm.arithmetic import ARITHMETIC_FORMAT
+from implicitprm.arithmetic.tokenizer import build_tokenizer
+from implicitprm.comparisons.heads import ConfidenceHead, NextTokenHead
+from implicitprm.comparisons.step_labels import score_steps
+from implicitprm.qvalues import language_of
+from implicitprm.rollouts import Sampling, sample_rollouts
+
+TOKENIZER = build_tokenizer()
+HOW: dict[str, Any] = {"sampling": Sampling(48), "format": ARITHMETIC_FORMAT, "seed": 3}
+
+
+def model(seed: int, device: torch.device) -> Any:
+    made: Any = tiny_llama(seed)
+    made.set_attn_implementation("eager")
+    return made.to(device)
+
+
+def solutions(count: int = 12) -> list[Solution]:
+    return [Solution(problem.prompt, tuple(problem.steps)) for problem in problems(count)]
+
+
+def scores(device: torch.device) -> Any:
+    prm = ImplicitPRM(model(0, device), model(1, device), TOKENIZER, 1.0, ARITHMETIC_FORMAT)
+    alike = [replaced for solution in solutions(2) for replaced in [solution] * 60]
+    scored = [*prm.score_solutions(solutions(), 4), *prm.score_solutions(alike, 50)]
+    return np.concatenate([solution.token_rewards for solution in scored])
+
+
+def rollouts(device: torch.device) -> Any:
+    prompts = [problem.prompt for problem in problems(6)]
+    drawn = sample_rollouts(model(0, device), TOKENIZER, prompts, n=4, **HOW)
+    return [(r.completion, r.finished) for of_prompt in drawn for r in of_prompt]
+
+
+def cached(device: torch.device) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        prm = ImplicitPRM(
+            model(0, device), model(1, device), TOKENIZER, 1.0, ARITHMETIC_FORMAT, folder
+        )
+        again = [prm.score_solutions(solutions(), 4) for _ in range(2)]
+    return np.concatenate([solution.ref_logps for scored in again for solution in scored])
+
+
+def heads(device: torch.device) -> Any:
+    torch.manual_seed(0)
+    scorers = [
+        NextTokenHead(model(0, device), 3, 4),
+        ConfidenceHead(model(0, device)).to(device),
+    ]
+    scored = [score_steps(one, solutions(), TOKENIZER, ARITHMETIC_FORMAT, 4) for one in scorers]
+    return np.concatenate([logits for of_scorer in scored for logits in of_scorer])
+
+
+def distributions(device: torch.device) -> Any:
+    language = language_of(model(0, device), (5, 6), 2, 3)
+    return np.array([language.next_logps(prefix) for prefix in ((), (5,), (6,), (5, 6))])
+
+
+def refuses(wrong: Callable[[], object]) -> bool:
+    try:
+        wrong()
+    except (RuntimeError, TypeError):
+        return True
+    return False
+
+
+if __name__ == "__main__":
+    there, here = torch.ones(3, device=DEVICE), torch.ones(3)
+    assert refuses(lambda: there + here)
+    assert refuses(lambda: there.numpy())
+    waits = {}
+    for check in (scores, rollouts, cached, heads, distributions):
+        expected = check(torch.device("cpu"))
+        WAITS.clear()
+        found = check(DEVICE)
+        waits[check.__name__] = sum(WAITS.values())
+        assert np.size(expected) > 5
+        if isinstance(expected, list):
+            assert found == expected
+        else:
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    assert [made.type for made in GENERATORS] == ["cpu", DEVICE.type]
+    print(json.dumps(waits))
