@@ -23,10 +23,10 @@ run: $(INSTALLED) ## chapter 00: its results in the terminal, all of it in build
 test: lint $(SMOLLM2) ## all checks: lint, the package's tests, every chapter against its stored outputs
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(NBVAL_FLAGS) tests notebooks
 
-lab: $(INSTALLED) ## the chapters in JupyterLab
+lab: $(SMOLLM2) ## the chapters in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
-walkthrough: $(INSTALLED) ## execute every chapter in place, with a table of run times
+walkthrough: $(SMOLLM2) ## execute every chapter in place, with a table of run times
 	$(BIN)/python notebooks/walkthrough.py
 
 book: $(INSTALLED) ## the chapters as a web site in book/_build/html

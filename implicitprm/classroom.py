@@ -971,6 +971,65 @@ FIRST_ERROR_F1 = Exercise(
     },
 )
 
+# Chapter 13: what a training run keeps of the model on each device.
+
+
+def _training_inputs(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
+    """Sizes of some tensors of weights (M), which of them are trained (M), and processes."""
+    count = int(rng.integers(3, 9))
+    trained = rng.permutation(np.arange(count) < rng.integers(1, count))  # some, not all
+    return 100 * rng.integers(1, 100, size=count), trained, int(rng.integers(2, 9))
+
+
+def _training_bytes(
+    weights: float = 4, frozen: float = 4, states: float = 12
+) -> Callable[[np.ndarray, np.ndarray, int], float]:
+    """Bytes on each device, of ``weights`` and ``states`` of what is trained, and of the rest."""
+
+    def on_each_device(sizes: np.ndarray, trained: np.ndarray, processes: int) -> float:
+        return float((sizes * np.where(trained, weights + states, frozen)).sum() / processes)
+
+    return on_each_device
+
+
+def _weights_whole(sizes: np.ndarray, trained: np.ndarray, processes: int) -> float:
+    return float(4 * sizes.sum() + 12 * sizes[trained].sum() / processes)
+
+
+def _states_whole(sizes: np.ndarray, trained: np.ndarray, processes: int) -> float:
+    return float(4 * sizes.sum() / processes + 12 * sizes[trained].sum())
+
+
+TRAINING_MEMORY = Exercise(
+    reference=_training_bytes(),
+    inputs=_training_inputs,
+    mistakes={
+        "AdamW is forgotten: it keeps something of every parameter that it trains": (
+            _training_bytes(states=4)
+        ),
+        "one number is missing for each trained parameter: it has a gradient, and AdamW keeps a "
+        "mean of the gradients and one of their squares": _training_bytes(states=8),
+        "frozen weights have no gradients: only what is trained has": _training_bytes(frozen=8),
+        "AdamW keeps nothing of frozen weights: it knows what it trains": (
+            _training_bytes(frozen=12)
+        ),
+        "frozen weights have neither gradients nor moments": _training_bytes(frozen=16),
+        "frozen weights are on the device too: every forward pass needs them": (
+            _training_bytes(frozen=0)
+        ),
+        "these are bf16's bytes: autocast computes in it, while the weights and all that updates "
+        "them stay in float32": _training_bytes(2, 2, 6),
+        "the weights are in float32 too: what autocast makes in bf16 are copies of them": (
+            _training_bytes(2, 2, 12)
+        ),
+        "nothing is divided: a process holds its share of all of it": (
+            lambda sizes, trained, processes: _training_bytes()(sizes, trained, 1)
+        ),
+        "the weights are divided among the processes too (ZeRO stage 3)": _weights_whole,
+        "gradients and moments are divided among the processes too": _states_whole,
+    },
+)
+
 # Chapter 14: what it costs to score the candidates of one prompt that is read once.
 
 
@@ -1049,5 +1108,6 @@ EXERCISES: dict[str, Exercise] = {
     "instructions_with_pair": INSTRUCTIONS_WITH_PAIR,
     "interval_finding": INTERVAL_FINDING,
     "first_error_f1": FIRST_ERROR_F1,
+    "training_memory": TRAINING_MEMORY,
     "tokens_read": TOKENS_READ,
 }

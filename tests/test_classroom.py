@@ -6,6 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 from tiny import tiny_llama
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from implicitprm import Solution, classroom
 from implicitprm.arithmetic import ARITHMETIC_FORMAT
@@ -20,7 +22,10 @@ from implicitprm.arithmetic.tokenizer import build_tokenizer
 from implicitprm.classroom import EXERCISES, SIGNS, check, compare, predict, sign
 from implicitprm.comparisons.autopsv import autopsv_labels
 from implicitprm.logprobs import score_logps
+from implicitprm.memory import Load, expected_memory
+from implicitprm.presets import PRESETS, model_config
 from implicitprm.steps import EncodedSolution, encode
+from implicitprm.training import train_last_layers
 
 # ---- predict and compare --------------------------------------------------------------------
 
@@ -173,6 +178,12 @@ def other_instructions_with_pair(pass_rates: np.ndarray, responses: int) -> floa
     )
 
 
+def other_training_memory(sizes: np.ndarray, trained: np.ndarray, processes: int) -> float:
+    # Numbers of 4 bytes: the weight; if it is trained, its gradient and AdamW's two moments.
+    numbers = [size * (1 + 3 * bool(t)) for size, t in zip(sizes, trained, strict=True)]
+    return 4 * sum(numbers) / processes
+
+
 def finding_of_one(low: float, high: float, margin: float) -> str:
     if low <= 0 <= high:
         return "undecided" if max(-low, high) > margin else "no effect"
@@ -235,6 +246,7 @@ CORRECT: dict[str, Callable[..., Any]] = {
     ),
     "interval_finding": of_each(finding_of_one),
     "instructions_with_pair": other_instructions_with_pair,
+    "training_memory": other_training_memory,
     "tokens_read": other_tokens_read,
 }
 
@@ -485,6 +497,17 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
      "of an average instruction"),
     ("instructions_with_pair", lambda p, r: sum(2 * p * (1 - p)), "among two responses"),
     ("instructions_with_pair", lambda p, r: sum(p**r + (1 - p) ** r), "that give none"),
+    ("training_memory", lambda n, t, p: 4 * sum(n + n * t) / p, "AdamW is forgotten"),
+    ("training_memory", lambda n, t, p: 4 * sum(n + 2 * n * t) / p, "one number is missing"),
+    ("training_memory", lambda n, t, p: 8 * sum(n + n * t) / p, "frozen weights have no gradient"),
+    ("training_memory", lambda n, t, p: 4 * sum(3 * n + n * t) / p, "nothing of frozen weights"),
+    ("training_memory", lambda n, t, p: 16 * sum(n) / p, "neither gradients nor moments"),
+    ("training_memory", lambda n, t, p: 16 * sum(n[t]) / p, "frozen weights are on the device"),
+    ("training_memory", lambda n, t, p: 2 * sum(n + 3 * n * t) / p, "these are bf16's bytes"),
+    ("training_memory", lambda n, t, p: sum(2 * n + 12 * n * t) / p, "weights are in float32 too"),
+    ("training_memory", lambda n, t, p: 4 * sum(n) + 12 * sum(n[t]), "nothing is divided"),
+    ("training_memory", lambda n, t, p: 4 * sum(n) + 12 * sum(n[t]) / p, "the weights are divided"),
+    ("training_memory", lambda n, t, p: 4 * sum(n) / p + 12 * sum(n[t]), "gradients and moments"),
     ("tokens_read", lambda p, r, b: padded(np.sort(r)[::-1] + p - 1, b), "it is read once"),
     ("tokens_read", lambda p, r, b: 1 + other_tokens_read(p, r, b), "stops before its last token"),
     ("tokens_read", lambda p, r, b: p - 1 + padded(r, b), "of like length go together"),
@@ -583,6 +606,17 @@ def test_step_ends_are_those_of_the_package() -> None:
     spans = list(itertools.pairwise(itertools.accumulate(map(len, encoded.tokens), initial=0)))
     _, step_starts = ARITHMETIC_FORMAT.response(solution.steps)
     assert tuple(EXERCISES["step_ends"].reference(spans, step_starts)) == encoded.step_ends
+
+
+def test_training_memory_is_that_of_the_package() -> None:
+    config, load = model_config(PRESETS["miniature"].options["policy"]), Load(1, 8, last_layers=1)
+    parts = expected_memory(config, replace(load, processes=2))["training"]
+    model = AutoModelForCausalLM.from_config(config)
+    train_last_layers(model, 1)
+    sizes = np.array([weight.numel() for weight in model.parameters()])
+    trained = np.array([weight.requires_grad for weight in model.parameters()])
+    expected = parts["weights"] + parts["gradients"] + parts["optimiser"]
+    assert EXERCISES["training_memory"].reference(sizes, trained, 2) == expected
 
 
 def test_tokens_read_are_those_that_scoring_reads() -> None:

@@ -533,6 +533,13 @@ def test_make_run_installs_no_model(tmp_path: Path) -> None:
     assert checkout.calls()[1:] == ["-m venv .venv", INSTALL, script]
 
 
+@pytest.mark.parametrize("target", ["lab", "walkthrough"])
+def test_make_installs_the_model_that_chapters_need(target: str, tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    checkout.make(target)
+    assert checkout.calls()[1:4] == ["-m venv .venv", INSTALL, INSTALL_SMOLLM2]
+
+
 @pytest.mark.parametrize("devices", [0, 1])
 def test_make_gpu_asks_for_a_device_before_anything_else(devices: int, tmp_path: Path) -> None:
     checkout = Checkout(tmp_path)
