@@ -402,7 +402,7 @@ def test_half_precision_is_below_the_trained_layers_only() -> None:
     counterpart = [*whole.model.layers[-3:].parameters(), *whole.model.norm.parameters()]
     exact.sum().backward()
     for one, other in zip(trained, counterpart, strict=True):
-        assert (one.grad - other.grad).norm() < 0.1 * other.grad.norm()  # type: ignore[operator,union-attr]
+        assert (one.grad - other.grad).norm() < 0.1 * other.grad.norm()
 
 
 def test_solutions_are_remembered_with_their_prompt_read_once() -> None:

@@ -256,7 +256,7 @@ def tolerance(rows: Dataset, run: Mapping[str, Any], again: Mapping[str, Any]) -
         }
         for cell in (run, again)
     )
-    return round(2 * max(abs(first[name] - second[name]) for name in first), 4)
+    return round(float(2 * max(abs(first[name] - second[name]) for name in first)), 4)
 
 
 def main(

@@ -82,8 +82,8 @@ class MemoisedTrunk(nn.Module):
         for prompt, responses in by_prompt.items():
             padded = pad_sequence([torch.tensor(r) for r in responses], batch_first=True)
             cache = DynamicCache()
-            ids = torch.tensor([prompt], device=device)
-            before = self._below(input_ids=ids, past_key_values=cache)[0]  # (P, h)
+            read = torch.tensor([prompt], device=device)
+            before = self._below(input_ids=read, past_key_values=cache)[0]  # (P, h)
             cache.batch_repeat_interleave(len(responses))
             # Padding stands on the right, where no token of the text sees it.
             after = self._below(input_ids=padded.to(device), past_key_values=cache)  # (B, R, h)
