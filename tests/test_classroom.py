@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from implicitprm import Solution, classroom
+from implicitprm import Solution
 from implicitprm.arithmetic import ARITHMETIC_FORMAT
 from implicitprm.arithmetic.tokenizer import build_tokenizer
-from implicitprm.classroom import EXERCISES, SIGNS, check, compare, predict, sign
+from implicitprm.classroom import EXERCISES, SIGNS, check, compare, predict, predictions, sign
 from implicitprm.comparisons.autopsv import autopsv_labels
 from implicitprm.steps import encode
 
@@ -26,8 +26,8 @@ from implicitprm.steps import encode
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
     yield
-    classroom._predictions.clear()
-    classroom._revealed.clear()
+    predictions._predictions.clear()
+    predictions._revealed.clear()
 
 
 @pytest.mark.parametrize(

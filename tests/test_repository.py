@@ -55,13 +55,13 @@ CORE = (
     "evaluation",
     "reports",
     "figures",
-    "classroom",
     "cli",
 )
 #: Beside the core: these import it, and it never imports them.
 BESIDE = (
     "arithmetic",
     "beam_search",
+    "classroom",
     "comparisons",
     "experiments",
     "published",
@@ -69,8 +69,8 @@ BESIDE = (
     "stackmachine",
     "wordproblems",
 )
-#: For the chapters, beside the method: they grow by a figure or an exercise with every chapter.
-TEACHING = ("figures", "classroom")
+#: For the chapters, beside the method: it grows by a figure with every chapter.
+TEACHING = ("figures",)
 #: Lines of code of the rest of the core, without blank lines, comments and docstrings: 2,500, and
 #: 450 for inference at scale: some logits at a time, shared prompts, a cache on disk, files that
 #: several processes write and a killed run resumes, and the tables of carried thresholds and of
@@ -78,7 +78,6 @@ TEACHING = ("figures", "classroom")
 CORE_LINES = 3250
 #: Public names that wait for their chapter: what the next chapters are announced to need.
 WAITING = {
-    "classroom.Prediction",
     "memory.expected_memory",
 }
 
