@@ -1,9 +1,18 @@
-"""Predictions: an answer recorded before a result is shown, and the result beside it."""
+"""Predictions: an answer recorded before a result is shown, and the result beside it.
+
+Answers are forgotten with the kernel, unless the environment variable IMPLICITPRM_ANSWERS names a
+file: then each one is also appended to it as a line of JSON. The file stays where its owner put it.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +72,7 @@ def predict(
         )
     _predictions[key] = Prediction(question, recorded, within)
     late = " (after the result was shown)" if key in _revealed else ""
+    _keep({"predict": key, "question": question, "answer": recorded, "late": bool(late)})
     print(f"{question}\nYou predict: {_shown(recorded)}{late}")
 
 
@@ -80,8 +90,19 @@ def compare(key: str, observed: float | str | Sequence[str]) -> None:
     result: Answer = (
         observed if isinstance(observed, (str, float, int, np.number)) else tuple(observed)
     )
-    verdict = "as predicted" if prediction.agrees_with(result) else "not as predicted"
+    agrees = prediction.agrees_with(result)
+    verdict = "as predicted" if agrees else "not as predicted"
+    shown = result if isinstance(result, (str, tuple)) else _number(result)
+    _keep({"compare": key, "observed": shown, "agrees": agrees})
     print(f"You predicted: {_shown(prediction.answer)}\nObserved: {_shown(result)} ({verdict})")
+
+
+def _keep(entry: dict[str, Any]) -> None:
+    """Append ``entry`` with the time to the learner's file, if there is to be one."""
+    if path := os.environ.get("IMPLICITPRM_ANSWERS"):
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": time} | entry, ensure_ascii=False) + "\n")
 
 
 def sign(value: float, tolerance: float = 1e-9) -> str:
