@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -176,6 +178,88 @@ def test_numbers_of_the_class_on_chapter_00_are_outputs() -> None:
     quoted = [q for q in quoted if not q.endswith((".png", ".ipynb"))]
     assert len(quoted) >= 8
     assert [q for q in quoted if q not in outputs] == []
+
+
+# ---- The checks of numbers, by mutation ------------------------------------------------------
+
+#: For the second exercise of each sheet: its tests' cells start with this, and wrong answers.
+WRONG_NUMBERS: dict[str, tuple[str, list[str]]] = {
+    "00": ("ceiling", [
+        "def vote_of_64(rows):\n    return 0.5",
+        "def vote_of_64(rows):\n"
+        "    labels = [row['label'] for row in rows]\n"
+        "    return sum(labels) / len(labels)",
+        "def vote_of_64(rows):\n"
+        "    best = {row['prompt']: row['label'] for row in rows}\n"
+        "    return sum(best.values()) / len(best)",
+    ]),
+    "01": ("beta", ["reward = math.log(3)", "factor = 10", "nats_per_token = 20",
+                    "reward = 0.1 * (0.36 - 0.12)"]),
+    "02": ("normalised", ["hard_problem = 1.0", "easy_problem = -math.log(0.9)", "ceiling = 1.0",
+                          "hard_problem = 0.8 / 0.2"]),
+    "03": ("between", ["at_one = 0.5", "at_one = math.log(math.e / 2)",
+                       "beta_of_three_quarters = 1.0"]),
+    "04": ("counts", ["of_rollouts = of_rows", "of_rows = of_rollouts",
+                      "repeats = len(rows) / weight.sum()"]),
+    "05": ("constant", ["best_constant = 0.608", "constant_loss = 0.608", "first_loss = 0.7"]),
+    "06": ("shift", ["ce_best_shift = 0.0", "ce_best_shift = 2.0", "dpo_change = 0.1"]),
+    "07": ("blind-spot", [
+        "def accuracy(n, problems, rng):\n    return 0.6",
+        "def accuracy(n, problems, rng):\n    return 1 - 0.4**n",
+        "def accuracy(n, problems, rng):\n"
+        "    right = rng.random((problems, n)) < 0.6\n"
+        "    scores = rng.normal(size=(problems, n)) + right\n"
+        "    return right[np.arange(problems), scores.argmax(axis=1)].mean()",
+    ]),
+    "08": ("ratio", ["ratio = 80 / 8", "needed = 38.8 * 8 / 2", "needed = 38.8",
+                     "ratio = 2 * 80 / 6"]),
+    "09": ("mixed", ["all_right, all_wrong = all_wrong, all_right", "mixed = 1.0",
+                     "all_right, mixed = all_right + 0.1, mixed - 0.1"]),
+    "10": ("uniform", ["per_token = math.log(128_000)", "break_even = math.log(128_000)",
+                       "break_even = 3 * 0.05 * math.log(128_000)", "same_order = False"]),
+    "11": ("minimum", ["by_chance = 1 / 6", "by_chance = (1 / steps).sum()",
+                       "by_chance = (1 / steps).mean()",
+                      "by_chance = weight.sum() / (weight * steps).sum()"]),
+    "15": ("project", ["effects = effects[:1]", "judgement = 'holds'",
+                       "effects = [Effect('a', (3.0, 1.0, 2.0)), effects[0]]"]),
+}  # fmt: skip
+
+
+def run_cells(cells: Iterable[NotebookNode], names: dict[str, Any]) -> dict[str, Any]:
+    for cell in cells:
+        if cell.cell_type == "code":
+            exec(compile(cell.source, cell.id, "exec"), names)
+    return names
+
+
+def tests_of(sheet: NotebookNode, exercise: str) -> list[NotebookNode]:
+    tests = [c for c in graded(sheet) if c.cell_type == "code" and c.metadata["nbgrader"]["grade"]]
+    return [c for c in tests if c.metadata["nbgrader"]["grade_id"].startswith(f"{exercise}-")]
+
+
+@pytest.mark.parametrize("path", SHEETS, ids=lambda path: path.stem)
+def test_wrong_numbers_fail_and_so_does_a_blank_stub(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheet = nbformat.read(path, as_version=4)
+    solved = run_cells(sheet.cells, {})
+    exercise, wrong = WRONG_NUMBERS[path.stem[:2]]
+    tests = tests_of(sheet, exercise)
+    assert len(tests) == 2
+    started = time.process_time()
+    run_cells([cell for cell in graded(sheet) if cell.metadata["nbgrader"]["grade"]], solved.copy())
+    assert time.process_time() - started < 10
+    for answer in wrong:
+        names = solved.copy()
+        exec(answer, names)
+        with pytest.raises(AssertionError):
+            run_cells(tests, names)
+    given = [cell for cell in sheet.cells if "nbgrader" not in cell.metadata]
+    blank = run_cells(given[:2], {})  # the title and the imports
+    for cell in graded(sheet):
+        if cell.cell_type == "code" and cell.metadata["nbgrader"]["grade"]:
+            with pytest.raises(NameError):
+                run_cells([cell], blank.copy())
 
 
 def test_no_hint_and_no_code_exercise_of_the_sheets_is_forgotten() -> None:

@@ -525,6 +525,18 @@ def test_make_run_installs_no_model(tmp_path: Path) -> None:
     assert checkout.calls()[1:] == ["-m venv .venv", INSTALL, script]
 
 
+@pytest.mark.parametrize(("target", "task"), [("classroom", "editions"), ("grades", "grades")])
+def test_make_takes_the_folder_of_a_class_and_leaves_it_alone_when_it_cleans(
+    tmp_path: Path, target: str, task: str
+) -> None:
+    checkout = Checkout(tmp_path)
+    assert checkout.make(target).returncode == 0
+    assert checkout.calls()[-1] == f"notebooks/exercises/course.py {task} course"
+    (tmp_path / "course").mkdir()
+    assert checkout.make("clean").returncode == 0
+    assert (tmp_path / "course").is_dir()
+
+
 def test_make_says_which_interpreter_it_needs(tmp_path: Path) -> None:
     result = Checkout(tmp_path).make("run", unsuitable=1)
     assert result.returncode != 0
