@@ -1,4 +1,4 @@
-"""The book: its contents agree with notebooks/, it builds without a warning and needs no network."""
+"""The book: its contents agree with notebooks/; it builds without a warning, needs no network."""
 
 from __future__ import annotations
 
@@ -142,12 +142,12 @@ def fetched_addresses(source: str) -> list[str]:
 
 
 def test_no_page_and_no_style_sheet_names_another_host(pages: Path) -> None:
-    found = {}
-    for path in pages.rglob("*"):
-        if path.suffix in (".html", ".css"):
-            if addresses := fetched_addresses(path.read_text(encoding="utf-8")):
-                found[str(path.relative_to(pages))] = addresses
-    assert found == {}
+    sources = [path for path in pages.rglob("*") if path.suffix in (".html", ".css")]
+    found = {
+        str(path.relative_to(pages)): fetched_addresses(path.read_text(encoding="utf-8"))
+        for path in sources
+    }
+    assert {name: addresses for name, addresses in found.items() if addresses} == {}
 
 
 @pytest.mark.parametrize(

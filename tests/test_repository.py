@@ -55,6 +55,7 @@ CORE = (
     "evaluation",
     "reports",
     "figures",
+    "interactive",
     "classroom",
     "cli",
 )
@@ -70,7 +71,7 @@ BESIDE = (
     "wordproblems",
 )
 #: For the chapters, beside the method: they grow by a figure or an exercise with every chapter.
-TEACHING = ("figures", "classroom")
+TEACHING = ("figures", "interactive", "classroom")
 #: Lines of code of the rest of the core, without blank lines, comments and docstrings: 2,500, and
 #: 450 for inference at scale: some logits at a time, shared prompts, a cache on disk, files that
 #: several processes write and a killed run resumes, and the tables of carried thresholds and of
@@ -531,6 +532,40 @@ def test_make_says_which_interpreter_it_needs(tmp_path: Path) -> None:
     assert "Python 3.11, 3.12 or 3.13 is needed" in result.stderr
     assert "make PYTHON=python3.12 run" in result.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("programs", "installed", "missing"),
+    [
+        ({"chromium": 0, "apt-get": 0}, False, False),
+        ({"google-chrome": 0, "apt-get": 0}, False, False),
+        ({"apt-get": 0}, True, False),
+        ({"apt-get": 100}, False, True),
+        ({}, False, True),
+    ],
+)
+def test_make_installs_a_browser_where_it_can(
+    tmp_path: Path, programs: dict[str, int], installed: bool, missing: bool
+) -> None:
+    make = shutil.which("make") or pytest.skip("make is not installed")
+    for name, status in programs.items():
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho "{name} $@" >> log\nexit {status}\n', encoding="utf-8")
+        program.chmod(0o755)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    environment = {"PATH": str(tmp_path)}
+    result = subprocess.run(
+        [make, "chromium"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    log = tmp_path / "log"
+    calls = log.read_text(encoding="utf-8") if log.exists() else ""
+    assert ("install -qy chromium" in calls) == installed
+    assert ("are skipped (in CI they fail)" in result.stdout) == missing
 
 
 def test_what_the_makefile_names_exists() -> None:
