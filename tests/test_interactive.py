@@ -7,10 +7,14 @@ import re
 from html import unescape
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
+from book_build import ROOT
 
 from implicitprm.interactive import (
+    _CSS,
+    _SCRIPT,
     Control,
     Frame,
     Interactive,
@@ -85,6 +89,22 @@ def test_frames_must_fit_the_controls_and_an_alt_text_is_asked_for() -> None:
         Interactive("x", [], [frame], "", (1, 1), " ")
 
 
+def test_the_chapters_hold_style_and_script_as_they_are_now() -> None:
+    """The browser tests move what is stored in the chapters."""
+    names = []
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            for output in cell.get("outputs", ()):
+                html = output.get("data", {}).get("text/html", "")
+                if 'class="implicitprm-figure"' in html:
+                    (name,) = re.findall(r'<div class="implicitprm-figure" id="([\w-]+)">', html)
+                    names.append(name)
+                    assert _SCRIPT % name in html, path
+                    assert _CSS in html, path
+    assert {"beta-explorer", "step-reward-explorer"} <= set(names)
+    assert len(names) == len(set(names))
+
+
 # ---- β --------------------------------------------------------------------------------------
 
 
@@ -92,7 +112,7 @@ def test_every_frame_of_the_beta_explorer_shows_the_implicit_value() -> None:
     figure = beta_explorer(REWARDS, LOGPS, "alt")
     (control,) = figure.controls
     assert control.values[control.start] == "1"
-    heights = []
+    places = []
     for position, beta in enumerate(np.geomspace(0.01, 100, 41)):
         values = soft_implicit_hard(REWARDS, beta, LOGPS)
         frame = figure.frame(position)
@@ -101,12 +121,18 @@ def test_every_frame_of_the_beta_explorer_shows_the_implicit_value() -> None:
             f"At β = {beta:.3g} the implicit value is {values.implicit:+z.3f}"
         )
         assert f">{values.implicit:+z.3f}</text>" in frame.drawing
-        (height,) = re.findall(r'cy="([\d.]+)"', frame.drawing)
-        heights.append(float(height))
-    # From 220 for the soft value up to 24 for the hard one.
-    place = [220 - 196 * (soft_implicit_hard(REWARDS, beta, LOGPS).implicit + 0.25) / 3.25
-             for beta in np.geomspace(0.01, 100, 41)]  # fmt: skip
-    assert heights == pytest.approx(place, abs=0.06)
+        (place,) = re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', frame.drawing)
+        places.append([float(coordinate) for coordinate in place])
+
+    # Across from 50 to 405 on the log axis, up from 220 for the soft value to 24 for the hard one.
+    def implicit(beta: float) -> float:
+        return soft_implicit_hard(REWARDS, beta, LOGPS).implicit
+
+    expected = [
+        [50 + 355 * position / 40, 220 - 196 * (implicit(beta) + 0.25) / 3.25]
+        for position, beta in enumerate(np.geomspace(0.01, 100, 41))
+    ]
+    assert np.array(places) == pytest.approx(np.array(expected), abs=0.06)
 
 
 # ---- Steps ----------------------------------------------------------------------------------
