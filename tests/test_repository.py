@@ -56,6 +56,7 @@ CORE = (
     "evaluation",
     "reports",
     "figures",
+    "interactive",
     "cli",
 )
 #: Beside the core: these import it, and it never imports them.
@@ -70,8 +71,8 @@ BESIDE = (
     "stackmachine",
     "wordproblems",
 )
-#: For the chapters, beside the method: it grows by a figure with every chapter.
-TEACHING = ("figures",)
+#: For the chapters, beside the method: they grow by a figure with every chapter.
+TEACHING = ("figures", "interactive")
 #: Lines of code of the rest of the core, without blank lines, comments and docstrings: 2,500, and
 #: 450 for inference at scale: some logits at a time, shared prompts, a cache on disk, files that
 #: several processes write and a killed run resumes, and the tables of carried thresholds and of
@@ -574,6 +575,40 @@ def test_make_takes_the_folder_of_a_class_and_leaves_it_alone_when_it_cleans(
     (tmp_path / "course").mkdir()
     assert checkout.make("clean").returncode == 0
     assert (tmp_path / "course").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("programs", "installed", "missing"),
+    [
+        ({"chromium": 0, "apt-get": 0}, False, False),
+        ({"google-chrome": 0, "apt-get": 0}, False, False),
+        ({"apt-get": 0}, True, False),
+        ({"apt-get": 100}, False, True),
+        ({}, False, True),
+    ],
+)
+def test_make_installs_a_browser_where_it_can(
+    tmp_path: Path, programs: dict[str, int], installed: bool, missing: bool
+) -> None:
+    make = shutil.which("make") or pytest.skip("make is not installed")
+    for name, status in programs.items():
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho "{name} $@" >> log\nexit {status}\n', encoding="utf-8")
+        program.chmod(0o755)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    environment = {"PATH": str(tmp_path)}
+    result = subprocess.run(
+        [make, "chromium"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    log = tmp_path / "log"
+    calls = log.read_text(encoding="utf-8") if log.exists() else ""
+    assert ("install -qy chromium" in calls) == installed
+    assert ("are skipped (in CI they fail)" in result.stdout) == missing
 
 
 def test_what_the_makefile_names_exists() -> None:
