@@ -232,7 +232,7 @@ def run_cells(cells: Iterable[NotebookNode], names: dict[str, Any]) -> dict[str,
     return names
 
 
-def tests_of(sheet: NotebookNode, exercise: str) -> list[NotebookNode]:
+def cells_testing(sheet: NotebookNode, exercise: str) -> list[NotebookNode]:
     tests = [c for c in graded(sheet) if c.cell_type == "code" and c.metadata["nbgrader"]["grade"]]
     return [c for c in tests if c.metadata["nbgrader"]["grade_id"].startswith(f"{exercise}-")]
 
@@ -244,7 +244,7 @@ def test_wrong_numbers_fail_and_so_does_a_blank_stub(
     sheet = nbformat.read(path, as_version=4)
     solved = run_cells(sheet.cells, {})
     exercise, wrong = WRONG_NUMBERS[path.stem[:2]]
-    tests = tests_of(sheet, exercise)
+    tests = cells_testing(sheet, exercise)
     assert len(tests) == 2
     started = time.process_time()
     run_cells([cell for cell in graded(sheet) if cell.metadata["nbgrader"]["grade"]], solved.copy())
