@@ -24,7 +24,7 @@ from implicitprm.arithmetic.measure import answer_scores, candidate_grid
 from implicitprm.arithmetic.pretrain import collate as pad_rows
 from implicitprm.data import extract_answer, is_correct
 from implicitprm.evaluation import best_of_n_accuracy, vote_accuracy
-from implicitprm.experiments import smollm2
+from implicitprm.experiments import scorecard, smollm2
 from implicitprm.experiments.store import file_hash, load_result
 from implicitprm.logprobs import collate, response_logps
 from implicitprm.rewards import ImplicitPRM
@@ -558,3 +558,8 @@ def test_training_tells_right_from_wrong(small: None, monkeypatch: pytest.Monkey
     outcomes = answer_scores(smollm2.bench().score("train", 0.5))["reward, sum over steps"]
     labels = np.array([r for r, t in zip(rows["label"], rows["completion"], strict=True) if t])
     assert outcomes[labels].mean() > outcomes[~labels].mean()
+
+
+def test_the_scorecard_says_how_little_was_trained_on() -> None:
+    problems = len(set(load_solutions("train")["prompt"]))
+    assert f"answers to {problems} problems" in scorecard.SMOLLM2
