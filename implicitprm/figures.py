@@ -1485,6 +1485,7 @@ def memory_bars(
     axes.spines[["right", "top"]].set_visible(False)
     keys = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     figure.legend(keys.values(), keys.keys(), loc="outside lower center", ncols=6, frameon=False)
+    return figure
 
 
 # ---- Chapter 14 -------------------------------------------------------------------------------

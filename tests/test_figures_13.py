@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from implicitprm.figures import MEMORY_STYLE, memory_bars
@@ -32,7 +33,7 @@ def test_memory_bars() -> None:
     texts = [text.get_text() for text in axes.texts]
     assert texts == ["4.5", "20.0", "24 GiB"]
     (line,) = axes.lines
-    assert list(line.get_xdata()) == [24.0, 24.0]
+    assert np.asarray(line.get_xdata()).tolist() == [24.0, 24.0]
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == list(MEMORY_STYLE)
     assert all(bar.get_hatch() for bar in axes.patches if bar.get_width() == 3.0)  # type: ignore[attr-defined]
