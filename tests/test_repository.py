@@ -65,6 +65,7 @@ BESIDE = (
     "comparisons",
     "experiments",
     "published",
+    "reinforce",
     "smollm2",
     "stackmachine",
     "wordproblems",
