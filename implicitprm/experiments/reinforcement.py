@@ -58,21 +58,24 @@ GENERATOR, OPERATIONS = "reasoner", 8
 SEEDS = (0, 1, 2, 3, 4)
 #: The seed of every choice.
 VALIDATION_SEED = 100
-BATCHES, SWEEP_BATCHES = 30, 16
+BATCHES, SWEEP_BATCHES = 25, 12
 PROMPTS, GROUP = 48, 4
 TRAINING_PROBLEMS, TEST_PROBLEMS = 2000, 300
 #: Responses to each test problem.
 TEST_RESPONSES = 2
 #: Batches whose accuracies make one point of a curve.
 WINDOW = 5
-RATES = (1e-4, 3e-4, 6e-4)
-WEIGHTS = (1.0, 0.3, 3.0)
-#: CE's β of chapter 06, and the learning rate of an online reward model.
-BETA, REWARD_RATE = 1.0, 1e-3
+RATES = (2e-4, 4e-4)
+#: Of learned process rewards, beside the outcome's weight of 1.
+WEIGHTS = (1.0, 0.3)
+#: CE's β of chapter 06, and the learning rates of an online reward model.
+BETA, REWARD_RATES = 1.0, (5e-4, 1e-3)
+#: What is chosen for an arm, as cells name it.
+CHOSEN = ("learning_rate", "weight", "reward_rate")
 #: PURE's temperature.
 TEMPERATURE = 0.1
 #: When an implicit reward is compared with the true advantage, and on how much.
-WHY_BATCHES = (10, 30)
+WHY_BATCHES = (5, 25)
 WHY_PROBLEMS, WHY_RESPONSES, WHY_COMPLETIONS, WHY_GRADIENTS = 16, 2, 16, 12
 
 Source = Literal["none", "truth", "online", "frozen", "trained, online"]
@@ -92,12 +95,10 @@ class Arm:
 STEP_ALONE = {"granularity": "step", "discount": 0.0, "process_weight": 1.0}
 ALL = {"accuracy_bounds": None}
 OUTCOME, IMPLICIT, FROZEN = "outcome", "implicit", "frozen"
-TRUE, TRUE_ALONE = "true steps", "true steps alone"
-TRUE_ALL = "true steps alone, all prompts"
+TRUE, TRUE_ALL = "true steps", "true steps alone, all prompts"
 MAIN: dict[str, Arm] = {
     OUTCOME: Arm(),
     TRUE: Arm("truth", STEP_ALONE),
-    TRUE_ALONE: Arm("truth", STEP_ALONE | {"outcome_weight": 0.0}),
     TRUE_ALL: Arm("truth", STEP_ALONE | {"outcome_weight": 0.0} | ALL),
     IMPLICIT: Arm("online", {"process_weight": 1.0}),
     FROZEN: Arm("frozen", {"process_weight": 1.0}),
@@ -106,13 +107,14 @@ MAIN: dict[str, Arm] = {
 ABLATIONS: dict[str, Arm] = {
     "frozen alone, all prompts": Arm("frozen", {"outcome_weight": 0.0} | ALL, FROZEN),
     "implicit, all prompts": Arm("online", ALL, IMPLICIT),
-    "implicit, trained first": Arm("trained, online", {}, IMPLICIT),
+    "implicit, trained first": Arm("trained, online", tuned_as=IMPLICIT),
     "implicit, by step": Arm("online", {"granularity": "step"}, IMPLICIT),
     "implicit, min-form": Arm(
         "online", {"granularity": "step", "min_temperature": TEMPERATURE}, IMPLICIT
     ),
     "implicit, step alone": Arm("online", {"granularity": "step", "discount": 0.0}, IMPLICIT),
     "outcome, all prompts": Arm("none", ALL, OUTCOME),
+    "true steps alone": Arm("truth", STEP_ALONE | {"outcome_weight": 0.0}, TRUE),
 }
 ARMS = MAIN | ABLATIONS
 
@@ -147,21 +149,32 @@ def tokenizer() -> Any:
     return AutoTokenizer.from_pretrained(checkpoint_path(GENERATOR))
 
 
-def trained_reward(seed: int) -> PreTrainedModel:
-    """A PRM trained by CE on the shipped rollouts of the reasoner, as in chapter 06."""
-    rows = load_rollouts(GENERATOR, "train").select_columns(
-        ["prompt", "completion", "label", "weight", "finished"]
-    )
-    return train_prm(rows, **load_result("objectives")["config"]["chosen"]["ce"], seed=seed).policy
+def trained_reward() -> PreTrainedModel:
+    """A PRM trained by CE on the shipped rollouts of the reasoner, as in chapter 06.
+
+    One for all runs, kept in SCRATCH.
+    """
+    folder = SCRATCH / "reinforcement-prm"
+    if not folder.exists():
+        rows = load_rollouts(GENERATOR, "train").select_columns(
+            ["prompt", "completion", "label", "weight", "finished"]
+        )
+        setting = load_result("objectives")["config"]["chosen"]["ce"]
+        scratch = folder.with_suffix(".new")
+        train_prm(rows, **setting, seed=0).policy.save_pretrained(scratch)
+        scratch.rename(folder)
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
-def process_reward(arm: Arm, seed: int) -> ProcessReward | None:
-    if arm.source == "none":
+def process_reward(cell: Mapping[str, Any]) -> ProcessReward | None:
+    """The source of process rewards of a cell's arm."""
+    source = ARMS[cell["arm"]].source
+    if source == "none":
         return None
-    if arm.source == "truth":
+    if source == "truth":
         return StepReward(true_rewards)
-    model = start() if arm.source == "online" else trained_reward(seed)
-    rate = 0.0 if arm.source == "frozen" else REWARD_RATE
+    model = start() if source == "online" else trained_reward()
+    rate = 0.0 if source == "frozen" else cell["reward_rate"]
     return ImplicitReward(model, start(), tokenizer().pad_token_id, BETA, rate)
 
 
@@ -188,8 +201,7 @@ def measure(cell: Mapping[str, Any]) -> dict[str, Any]:
     A killed run goes on from its last saved batch.
     """
     be_quiet()
-    arm, config = ARMS[cell["arm"]], configure(cell)
-    process = process_reward(arm, cell["seed"])
+    config, process = configure(cell), process_reward(cell)
     policy = start(cell.get("attention", "sdpa"))
 
     def evaluate(model: PreTrainedModel, batch: int) -> dict[str, Any]:
@@ -282,7 +294,7 @@ def agreement(
         batch.solutions,
         grade,
         n=WHY_COMPLETIONS,
-        sampling=FULL,
+        sampling=replace(FULL, max_new_tokens=46),  # what can follow a first step, and fits
         format=ARITHMETIC_FORMAT,
         seed=seed + 1,
     )
@@ -356,14 +368,17 @@ def correlation(
 
 def gradient_noise(
     policy: PreTrainedModel, process: ImplicitReward, config: ReinforceConfig, seed: int
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Noise of the policy gradient with the outcome alone and with process rewards added.
 
     Of WHY_GRADIENTS independent batches each; see :func:`noise`. ``cosine`` is that of the two
     mean gradients: whether they point the same way.
     """
     raw = replace(config, normalise=False, accuracy_bounds=None)
-    arms = {OUTCOME: replace(raw, process_weight=0.0), "both": replace(config, accuracy_bounds=None)}
+    arms = {
+        OUTCOME: replace(raw, process_weight=0.0),
+        "both": replace(config, accuracy_bounds=None),
+    }
     gradients: dict[str, list[Tensor]] = {name: [] for name in arms}
     for number in range(WHY_GRADIENTS):
         first = number * WHY_PROBLEMS % (TEST_PROBLEMS - WHY_PROBLEMS)
@@ -379,48 +394,50 @@ def gradient_noise(
     stacked = {name: torch.stack(found).double() for name, found in gradients.items()}
     means = {name: found.mean(0) for name, found in stacked.items()}
     cosine = torch.nn.functional.cosine_similarity(means[OUTCOME], means["both"], dim=0)
-    return {f"noise, {name}": round(noise(found), 2) for name, found in stacked.items()} | {
+    return {f"noise, {name}": noise(found) for name, found in stacked.items()} | {
         "cosine": round(float(cosine), 3)
     }
 
 
-def noise(gradients: Tensor) -> float:
+def noise(gradients: Tensor) -> float | None:
     """E‖g − ḡ‖² / ‖E g‖² of independent gradients (N, parameters), both without bias.
 
     Independent of any scale of the loss. ‖E g‖² is the mean inner product of two different ones;
-    where it is not positive the noise cannot be told, and is infinite.
+    where it is not positive the noise cannot be told: None.
     """
     count = len(gradients)
     squares = (gradients**2).sum()
     signal = ((gradients.sum(0) ** 2).sum() - squares) / (count * (count - 1))
     spread = squares / count - signal
-    return float(spread / signal) if signal > 0 else float("inf")
+    return round(float(spread / signal), 2) if signal > 0 else None
 
 
 # ---- Choosing --------------------------------------------------------------------------------
 
 
 def trials(tried: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
-    """Every learning rate at the first weight; or, after these, other weights at the best rate."""
+    """Every learning rate; or, after these, what else there is to choose, at the best rate."""
     if not tried:
-        return [
-            _trial(name, rate, WEIGHTS[0] if learned(arm) else None)
-            for name, arm in MAIN.items()
-            for rate in RATES
-        ]
-    return [
-        _trial(name, best(tried, name)["learning_rate"], weight)
-        for name, arm in MAIN.items()
-        if learned(arm)
-        for weight in WEIGHTS[1:]
-    ]
+        return [_trial(name, rate) for name in MAIN for rate in RATES]
+    found = []
+    for name, arm in MAIN.items():
+        rate = best(tried, name)["learning_rate"]
+        if arm.source in ("online", "frozen"):
+            found += [_trial(name, rate, weight=weight) for weight in WEIGHTS[1:]]
+        if arm.source == "online":
+            found += [_trial(name, rate, reward_rate=other) for other in REWARD_RATES[1:]]
+    return found
 
 
-def _trial(arm: str, rate: float, weight: float | None) -> dict[str, Any]:
+def _trial(
+    arm: str, rate: float, weight: float = WEIGHTS[0], reward_rate: float = REWARD_RATES[0]
+) -> dict[str, Any]:
+    source = MAIN[arm].source
     return {
         "arm": arm,
         "learning_rate": rate,
-        "weight": weight,
+        "weight": weight if source in ("online", "frozen") else None,
+        "reward_rate": reward_rate if source == "online" else None,
         "seed": VALIDATION_SEED,
         "batches": SWEEP_BATCHES,
         "why": [],
@@ -435,14 +452,9 @@ def late_accuracy(cell: Mapping[str, Any]) -> float:
 
 
 def best(cells: Sequence[Mapping[str, Any]], arm: str) -> dict[str, Any]:
-    """Learning rate and weight of the trial of an arm with the highest late accuracy."""
+    """What was chosen of the trial of an arm with the highest late accuracy."""
     found = max((c for c in cells if c["arm"] == arm), key=late_accuracy)
-    return {name: found[name] for name in ("learning_rate", "weight")}
-
-
-def learned(arm: Arm) -> bool:
-    """Is the process reward of an arm a model's, with a weight to choose?"""
-    return arm.source not in ("none", "truth")
+    return {name: found[name] for name in CHOSEN}
 
 
 # ---- Comparing -------------------------------------------------------------------------------
@@ -537,7 +549,7 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             )
         outcome = curves[OUTCOME][: len(own)]
         line["rollouts"] = efficiency(outcome, curves[arm][: len(outcome)])
-        if learned(ARMS[arm]):
+        if "prm_reward" in own[0]:
             line["prm_reward"] = _window_means([r["prm_reward"] for r in own])
             line["prm_auc"] = _window_means([r["prm_auc"] for r in own])
         found.append(line)
@@ -572,7 +584,7 @@ def main(
         "sizes": [PROMPTS, GROUP],
         "rates": RATES,
         "weights": WEIGHTS,
-        "reward model": [BETA, REWARD_RATE],
+        "reward model": [BETA, REWARD_RATES],
         "main": {name: asdict(arm) for name, arm in MAIN.items()},
     }
     tried = run_cells("reinforcement-validation", swept, trials(), measure, workers)
@@ -603,7 +615,7 @@ def main(
         {
             "part": "validation",
             "late_accuracy": late_accuracy(c),
-            **{k: c[k] for k in ("arm", "learning_rate", "weight", "seconds")},
+            **{k: c[k] for k in ("arm", *CHOSEN, "seconds")},
         }
         for c in tried
     ]
