@@ -102,9 +102,9 @@ def test_min_form_by_hand() -> None:
 
 
 def test_the_scale_is_the_largest_return() -> None:
-    """Returns: 1, −3, −4 and 2, 0, 0."""
-    rewards = tensor([4, 1, -4], [2, 0, 0])
-    assert unit_scale(rewards).tolist() == [[1, 0.25, -1], [0.5, 0, 0]]
+    """Returns: −5, −4, −2 and 2, 0, 0."""
+    rewards = tensor([-1, -2, -2], [2, 0, 0])
+    assert unit_scale(rewards).tolist() == [[-0.2, -0.4, -0.4], [0.4, 0, 0]]
     assert unit_scale(0 * rewards).tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
@@ -309,6 +309,7 @@ def test_a_response_that_cannot_be_read_again_is_one_wrong_step(tokenizer: Token
         tokenizer, ["7+5-3\n"], [rollouts], lambda *_: True, ARITHMETIC_FORMAT, torch.device("cpu")
     )
     assert batch.outcomes.tolist() == [1, 0, 0, 0]
+    assert batch.readable == (True, False, False, False)
     rewards, _ = StepReward(true_rewards).rewards(batch)
     assert rewards.sum(-1).tolist() == [-1, -1, -1, -1]
 
@@ -344,6 +345,7 @@ def by_hand() -> tuple[Tensor, Batch]:
     encoded = tuple(EncodedSolution((0,) * (1 + ends[-1]), 1, ends, ()) for ends in ((2, 3), (2,)))
     return torch.tensor([[1.0, 1.0, 4.0], [2.0, -4.0, 0.0]]), Batch(
         (Solution("p", ("a",)),) * 2,
+        (True, True),
         encoded,
         torch.tensor([1.0, 0.0]),
         torch.tensor([[True, True, True], [True, True, False]]),
@@ -396,6 +398,7 @@ def test_credit_does_not_depend_on_padding() -> None:
     rewards, batch = by_hand()
     wide = Batch(
         batch.solutions,
+        batch.readable,
         batch.encoded,
         batch.outcomes,
         torch.nn.functional.pad(batch.mask, (0, 3)),

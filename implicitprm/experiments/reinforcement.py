@@ -55,10 +55,10 @@ from implicitprm.rollouts import sample_rollouts
 from implicitprm.steps import Prompt
 
 GENERATOR, OPERATIONS = "reasoner", 8
-SEEDS = (0, 1, 2, 3, 4)
-#: The seed of every choice.
-VALIDATION_SEED = 100
-BATCHES, SWEEP_BATCHES = 25, 12
+SEEDS, ABLATION_SEEDS = (0, 1, 2, 3, 4), (0, 1, 2)
+#: The seeds of every choice.
+VALIDATION_SEEDS = (100, 101)
+BATCHES, SWEEP_BATCHES = 40, 12
 PROMPTS, GROUP = 48, 4
 TRAINING_PROBLEMS, TEST_PROBLEMS = 2000, 300
 #: Responses to each test problem.
@@ -75,7 +75,7 @@ CHOSEN = ("learning_rate", "weight", "reward_rate")
 #: PURE's temperature.
 TEMPERATURE = 0.1
 #: When an implicit reward is compared with the true advantage, and on how much.
-WHY_BATCHES = (5, 25)
+WHY_BATCHES = (10, 40)
 WHY_PROBLEMS, WHY_RESPONSES, WHY_COMPLETIONS, WHY_GRADIENTS = 16, 2, 16, 12
 
 Source = Literal["none", "truth", "online", "frozen", "trained, online"]
@@ -288,10 +288,11 @@ def agreement(
     """
     chosen = prompts()["test"][:WHY_PROBLEMS]
     batch = sample_batch(policy, chosen, WHY_RESPONSES, seed)
+    read = [row for row, readable in enumerate(batch.readable) if readable]
     completed = complete_prefixes(
         policy,
         tokenizer(),
-        batch.solutions,
+        [batch.solutions[row] for row in read],
         grade,
         n=WHY_COMPLETIONS,
         sampling=replace(FULL, max_new_tokens=46),  # what can follow a first step, and fits
@@ -306,18 +307,16 @@ def agreement(
     of_process = process_advantages(rewards, batch, config)
     outcome = advantages(None, batch, replace(config, normalise=False, outcome_weight=1.0))
     rows: list[tuple[int, list[float]]] = []
-    for row, solution in enumerate(batch.solutions):
-        problem = row // WHY_RESPONSES
-        right = np.vstack([at_start[problem], completed[row].right])  # (S + 1, K)
+    for row, completions in zip(read, completed, strict=True):
+        problem, solution = row // WHY_RESPONSES, batch.solutions[row]
+        right = np.vstack([at_start[problem], completions.right])  # (S + 1, K)
         truth = true_rewards(solution.prompt, solution.steps, solution.finished)
         half = WHY_COMPLETIONS // 2
         whole, one, other = (
             np.diff(soft_labels(part)) for part in (right, right[:, :half], right[:, half:])
         )
         error = soft_labels(right) * (1 - soft_labels(right)) / (WHY_COMPLETIONS - 1)
-        ends = batch.encoded[row].step_ends
-        # A response without readable steps has one row of tokens and a step more in its text.
-        for step, end in enumerate(ends[: len(truth)]):
+        for step, end in enumerate(batch.encoded[row].step_ends):
             rows.append(
                 (
                     problem,
@@ -417,32 +416,22 @@ def noise(gradients: Tensor) -> float | None:
 
 def trials(tried: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
     """Every learning rate; or, after these, what else there is to choose, at the best rate."""
-    if not tried:
-        return [_trial(name, rate) for name in MAIN for rate in RATES]
     found = []
     for name, arm in MAIN.items():
-        rate = best(tried, name)["learning_rate"]
-        if arm.source in ("online", "frozen"):
-            found += [_trial(name, rate, weight=weight) for weight in WEIGHTS[1:]]
-        if arm.source == "online":
-            found += [_trial(name, rate, reward_rate=other) for other in REWARD_RATES[1:]]
-    return found
-
-
-def _trial(
-    arm: str, rate: float, weight: float = WEIGHTS[0], reward_rate: float = REWARD_RATES[0]
-) -> dict[str, Any]:
-    source = MAIN[arm].source
-    return {
-        "arm": arm,
-        "learning_rate": rate,
-        "weight": weight if source in ("online", "frozen") else None,
-        "reward_rate": reward_rate if source == "online" else None,
-        "seed": VALIDATION_SEED,
-        "batches": SWEEP_BATCHES,
-        "why": [],
-        "tested": False,
-    }
+        first = {
+            "weight": WEIGHTS[0] if arm.source in ("online", "frozen") else None,
+            "reward_rate": REWARD_RATES[0] if arm.source == "online" else None,
+        }
+        if not tried:
+            found += [first | {"arm": name, "learning_rate": rate} for rate in RATES]
+            continue
+        chosen = best(tried, name) | {"arm": name}
+        if first["weight"] is not None:
+            found += [chosen | {"weight": weight} for weight in WEIGHTS[1:]]
+        if first["reward_rate"] is not None:
+            found += [chosen | {"reward_rate": rate} for rate in REWARD_RATES[1:]]
+    common = {"batches": SWEEP_BATCHES, "why": [], "tested": False}
+    return [one | common | {"seed": seed} for one in found for seed in VALIDATION_SEEDS]
 
 
 def late_accuracy(cell: Mapping[str, Any]) -> float:
@@ -452,9 +441,14 @@ def late_accuracy(cell: Mapping[str, Any]) -> float:
 
 
 def best(cells: Sequence[Mapping[str, Any]], arm: str) -> dict[str, Any]:
-    """What was chosen of the trial of an arm with the highest late accuracy."""
-    found = max((c for c in cells if c["arm"] == arm), key=late_accuracy)
-    return {name: found[name] for name in CHOSEN}
+    """What was chosen of the trials of an arm, with the highest late accuracy over the seeds."""
+    by_setting: dict[tuple[Any, ...], list[float]] = {}
+    for cell in cells:
+        if cell["arm"] == arm:
+            setting = tuple(cell[name] for name in CHOSEN)
+            by_setting.setdefault(setting, []).append(late_accuracy(cell))
+    found = max(by_setting, key=lambda setting: float(np.mean(by_setting[setting])))
+    return dict(zip(CHOSEN, found, strict=True))
 
 
 # ---- Comparing -------------------------------------------------------------------------------
@@ -573,13 +567,10 @@ def tolerance(first: Mapping[str, Any], again: Mapping[str, Any]) -> float:
     return round(2 * 100 * abs(float(np.mean(first["accuracy"]) - np.mean(again["accuracy"]))), 2)
 
 
-def main(
-    workers: Annotated[int, typer.Option(help="processes, one core each", min=1)] = 2,
-    ablations: Annotated[bool, typer.Option(help="also the arms of ABLATIONS")] = True,
-) -> None:
-    """Run the experiment and write its result file."""
-    swept: dict[str, Any] = {
+def sweep_config() -> dict[str, Any]:
+    return {
         "world": [GENERATOR, OPERATIONS],
+        "seeds": VALIDATION_SEEDS,
         "batches": SWEEP_BATCHES,
         "sizes": [PROMPTS, GROUP],
         "rates": RATES,
@@ -587,37 +578,51 @@ def main(
         "reward model": [BETA, REWARD_RATES],
         "main": {name: asdict(arm) for name, arm in MAIN.items()},
     }
-    tried = run_cells("reinforcement-validation", swept, trials(), measure, workers)
-    tried += run_cells("reinforcement-validation", swept, trials(tried), measure, workers)
-    chosen = {name: best(tried, name) for name in MAIN}
-    config = {
-        "sweep": swept,
+
+
+def run_config(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "sweep": sweep_config(),
         "chosen": chosen,
-        "seeds": SEEDS,
+        "seeds": [SEEDS, ABLATION_SEEDS],
         "batches": BATCHES,
         "test": [TEST_PROBLEMS, TEST_RESPONSES],
         "why": [WHY_BATCHES, WHY_PROBLEMS, WHY_RESPONSES, WHY_COMPLETIONS, WHY_GRADIENTS],
         "ablations": {name: asdict(arm) for name, arm in ABLATIONS.items()},
     }
-    arms = ARMS if ablations else MAIN
-    grid = [
+
+
+def runs_of(chosen: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The cells of all arms, a seed after the other."""
+    return [
         {"arm": name, "seed": seed, "batches": BATCHES, "tested": True}
         | {"why": list(WHY_BATCHES) if name == IMPLICIT else []}
-        | chosen[arm.tuned_as or name]
-        for seed in SEEDS
-        for name, arm in arms.items()
+        | chosen[ARMS[name].tuned_as or name]
+        for arms, seeds in ((MAIN, SEEDS), (ABLATIONS, ABLATION_SEEDS))
+        for seed in seeds
+        for name in arms
     ]
+
+
+def main(
+    workers: Annotated[int, typer.Option(help="processes, one core each", min=1)] = 2,
+) -> None:
+    """Run the experiment and write its result file."""
+    swept = sweep_config()
+    tried = run_cells("reinforcement-validation", swept, trials(), measure, workers)
+    tried += run_cells("reinforcement-validation", swept, trials(tried), measure, workers)
+    chosen = {name: best(tried, name) for name in MAIN}
+    config = run_config(chosen)
+    grid = runs_of(chosen)
     # By another implementation of attention, as another machine might.
     elsewhere = grid[0] | {"attention": "eager"}
     measured = run_cells("reinforcement", config, [*grid, elsewhere], measure, workers)
     runs, again = measured[:-1], measured[-1]
     cells: list[dict[str, Any]] = [
-        {
-            "part": "validation",
-            "late_accuracy": late_accuracy(c),
-            **{k: c[k] for k in ("arm", *CHOSEN, "seconds")},
-        }
-        for c in tried
+        {"part": "validation", "late_accuracy": late_accuracy(cell)}
+        | {name: cell[name] for name in ("arm", *CHOSEN, "seconds")}
+        | {"seed": cell["seed"]}
+        for cell in tried
     ]
     cells += [{"part": "run"} | without_problems(run) for run in runs]
     cells += [{"part": "summary"} | one for one in summarise(runs)]

@@ -92,10 +92,12 @@ class Batch:
     """B graded responses; those to one prompt stand next to each other.
 
     ``outcomes`` (B) are 0 or 1; ``mask`` (B, R) says which response tokens there are and
-    ``step_of`` (B, R) to which step each belongs, 0 in the padding.
+    ``step_of`` (B, R) to which step each belongs, 0 in the padding. What is not ``readable`` (B)
+    has a solution of one step that is no step (:func:`read_response`).
     """
 
     solutions: tuple[Solution, ...]
+    readable: tuple[bool, ...]
     encoded: tuple[EncodedSolution, ...]
     outcomes: Tensor
     mask: Tensor
@@ -107,6 +109,7 @@ class Batch:
         width = max(solution.step_ends[-1] for solution in encoded)
         return Batch(
             tuple(self.solutions[row] for row in rows),
+            tuple(self.readable[row] for row in rows),
             encoded,
             self.outcomes[rows],
             self.mask[rows, :width],
@@ -166,23 +169,26 @@ def make_batch(
 ) -> Batch:
     """Grade and tokenise the rollouts of each prompt."""
     solutions: list[Solution] = []
+    readable: list[bool] = []
     encoded: list[EncodedSolution] = []
-    outcomes = []
+    outcomes: list[bool] = []
     for prompt, group in zip(prompts, rollouts, strict=True):
         text = render_prompt(tokenizer, prompt, format)
         ids = tokenizer(text, add_special_tokens=False).input_ids
         for rollout in group:
             solution, tokens = read_response(tokenizer, prompt, ids, rollout, format)
-            readable = solution is not None
-            # What cannot be read is one step that is no step of any solution.
-            solutions.append(solution or Solution(prompt, (f"{rollout.completion}?",), False))
             encoded.append(tokens)
-            outcomes.append(readable and grade(prompt, solutions[-1].steps, rollout.finished))
+            readable.append(solution is not None)
+            if solution is None:
+                solution = Solution(prompt, (f"{rollout.completion}?",), False)
+            solutions.append(solution)
+            outcomes.append(readable[-1] and grade(prompt, solution.steps, solution.finished))
     lengths = torch.tensor([tokens.step_ends[-1] for tokens in encoded])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     step_of = pad_sequence([_step_of(tokens) for tokens in encoded], batch_first=True)
     return Batch(
         tuple(solutions),
+        tuple(readable),
         tuple(encoded),
         torch.tensor(outcomes, dtype=torch.float32, device=device),
         mask.to(device),
