@@ -655,6 +655,26 @@ def test_only_informative_prompts_train(
     assert history[1]["responses"] == 80
 
 
+def test_every_minibatch_is_compared_with_the_policy_that_sampled(
+    policy: LlamaForCausalLM, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler = AutoModelForCausalLM.from_pretrained(checkpoint_path("early")).eval()
+    gaps: list[float] = []
+    moved: list[float] = []
+    real = add_gradient
+
+    def noting(model: Any, batch: Batch, credit: Tensor, old: Tensor, *others: Any) -> float:
+        gaps.append(float((old - score_grid(sampler, batch.encoded, 0)).abs().max()))
+        moved.append(float((old - score_grid(model, batch.encoded, 0)).abs().max()))
+        return real(model, batch, credit, old, *others)
+
+    monkeypatch.setattr(loop, "add_gradient", noting)
+    train(policy, tokenizer, replace(SMALL, batches=1, learning_rate=1e-3, accuracy_bounds=None))
+    assert len(gaps) == 2
+    assert max(gaps) < 1e-4
+    assert moved[0] < 1e-4 < 1e-2 < moved[1]
+
+
 def test_no_prompt_is_used_twice_in_a_pass(
     policy: LlamaForCausalLM, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -157,11 +157,12 @@ def test_every_arm_has_a_configuration(name: str, monkeypatch: pytest.MonkeyPatc
     assert config.outcome_weight or config.accuracy_bounds is None or name == "true steps alone"
 
 
-def test_a_trial_is_tuned_in_two_stages() -> None:
+def test_a_trial_is_tuned_in_two_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not set(experiment.VALIDATION_SEEDS) & set(experiment.SEEDS)
+    monkeypatch.setattr(experiment, "VALIDATION_SEEDS", (100, 101))
     first = experiment.trials()
     assert {cell["arm"] for cell in first} == set(MAIN)
-    assert {cell["seed"] for cell in first} == set(experiment.VALIDATION_SEEDS)
-    assert not set(experiment.VALIDATION_SEEDS) & set(experiment.SEEDS)
+    assert {cell["seed"] for cell in first} == {100, 101}
     tried = [
         cell | {"accuracy": [0.0, 0.5 if cell["learning_rate"] == experiment.RATES[1] else 0.4]}
         for cell in first
