@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from implicitprm.arithmetic import Problem
+from implicitprm.arithmetic import ARITHMETIC_FORMAT, Problem
+from implicitprm.arithmetic.collect import FULL
+from implicitprm.arithmetic.values import grade
 from implicitprm.experiments import reinforcement as experiment
 from implicitprm.experiments.reinforcement import (
     ABLATIONS,
@@ -21,7 +23,8 @@ from implicitprm.experiments.reinforcement import (
     OUTCOME,
     WINDOW,
 )
-from implicitprm.reinforce.loop import ImplicitReward, StepReward
+from implicitprm.experiments.store import load_result
+from implicitprm.reinforce.loop import ImplicitReward, StepReward, reinforce
 
 CELL: dict[str, Any] = {
     "arm": IMPLICIT,
@@ -239,3 +242,69 @@ def test_arms_are_compared_in_pairs() -> None:
     assert found["curve"] == [20, 60]
     # 30 at 7.5 for the outcome; a quarter of the way from 2.5 to 7.5 for the other.
     assert found["rollouts"]["ratio"][0] == pytest.approx(7.5 / 3.75)
+
+
+# ---- The result file -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stored() -> dict[str, Any]:
+    return load_result("reinforcement")
+
+
+def part(stored: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    return [cell for cell in stored["cells"] if cell["part"] == name]
+
+
+def test_settings_are_the_best_on_validation(stored: dict[str, Any]) -> None:
+    for arm, chosen in stored["config"]["chosen"].items():
+        own = [cell for cell in part(stored, "validation") if cell["arm"] == arm]
+        assert {cell["learning_rate"] for cell in own} == set(experiment.RATES)
+        top = max(own, key=lambda cell: cell["late_accuracy"])
+        assert chosen == {name: top[name] for name in experiment.CHOSEN}
+
+
+def test_every_main_arm_has_every_seed(stored: dict[str, Any]) -> None:
+    seeds: dict[str, set[int]] = {}
+    for run in part(stored, "run"):
+        seeds.setdefault(run["arm"], set()).add(run["seed"])
+    for arm in MAIN:
+        assert seeds[arm] == set(experiment.SEEDS)
+    assert set(seeds) <= set(ARMS)
+    assert {line["arm"] for line in part(stored, "summary")} == set(seeds)
+
+
+def test_arms_of_a_seed_begin_with_the_same_responses(stored: dict[str, Any]) -> None:
+    """Same policy, problems and seed: the first batch is the same, and can be sampled again."""
+    first: dict[int, set[float]] = {}
+    for run in part(stored, "run"):
+        first.setdefault(run["seed"], set()).add(run["accuracy"][0])
+    assert all(len(accuracies) == 1 for accuracies in first.values())
+    history = reinforce(
+        experiment.start(),
+        experiment.tokenizer(),
+        experiment.prompts()["train"],
+        grade,
+        replace(experiment.configure(CELL | {"arm": OUTCOME, "weight": None}), batches=1),
+        sampling=FULL,
+        format=ARITHMETIC_FORMAT,
+    )
+    assert 100 * history[1]["accuracy"] == pytest.approx(100 * first[0].pop(), abs=2)
+
+
+def test_summaries_are_those_of_the_runs(stored: dict[str, Any]) -> None:
+    summaries = {line["arm"]: line for line in part(stored, "summary")}
+    for arm, line in summaries.items():
+        own = [run for run in part(stored, "run") if run["arm"] == arm]
+        assert line["seeds"] == len(own)
+        end = np.mean([run["test"]["right"] for run in own])
+        assert line["end"][0] == pytest.approx(end, abs=0.02)
+        points = experiment.curve([run["accuracy"] for run in own])
+        assert line["curve"] == pytest.approx(points.mean(0).tolist(), abs=0.02)
+        value, low, high = line["end"]
+        assert low < value < high
+        if line["seeds"] == len(experiment.SEEDS):
+            gap = line["end"][0] - summaries[OUTCOME]["end"][0]
+            assert line["minus outcome"][0] == pytest.approx(gap, abs=0.02)
+    assert summaries[OUTCOME]["minus outcome"] == [0, 0, 0]
+    assert summaries[OUTCOME]["rollouts"]["ratio"] == [1, 1, 1]

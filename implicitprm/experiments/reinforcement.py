@@ -308,8 +308,9 @@ def agreement(
     rewards, _ = frozen(process).rewards(batch)
     steps = int(batch.step_of.max()) + 1
     per_step = by_step(rewards, batch.step_of, steps)
-    of_process = process_advantages(rewards, batch, config)
-    outcome = advantages(None, batch, replace(config, normalise=False, outcome_weight=1.0))
+    pairs = replace(config, group_size=WHY_RESPONSES, normalise=False, outcome_weight=1.0)
+    of_process = process_advantages(rewards, batch, pairs)
+    outcome = advantages(None, batch, pairs)
     rows: list[tuple[int, list[float]]] = []
     for row, completions in zip(read, completed, strict=True):
         problem, solution = row // WHY_RESPONSES, batch.solutions[row]
