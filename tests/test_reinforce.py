@@ -104,7 +104,8 @@ def test_min_form_by_hand() -> None:
 def test_the_scale_is_the_largest_return() -> None:
     """Returns: −5, −4, −2 and 2, 0, 0."""
     rewards = tensor([-1, -2, -2], [2, 0, 0])
-    assert unit_scale(rewards).tolist() == [[-0.2, -0.4, -0.4], [0.4, 0, 0]]
+    expected = tensor([-0.2, -0.4, -0.4], [0.4, 0, 0])
+    assert (unit_scale(rewards) - expected).abs().max() < 1e-6
     assert unit_scale(0 * rewards).tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
@@ -482,29 +483,38 @@ def implicit(beta: float = 2.0, **options: Any) -> ImplicitReward:
     return ImplicitReward(model, reference, 0, beta, **options)
 
 
-def test_implicit_rewards_are_those_before_the_update(tokenizer: Tokenizer) -> None:
-    source = implicit(learning_rate=1e-4)
+@pytest.mark.parametrize("first", [True, False])
+def test_rewards_come_after_the_update_or_before_it(tokenizer: Tokenizer, first: bool) -> None:
+    source = implicit(learning_rate=1e-4, update_first=first)
     batch = sampled(tokenizer)
-    expected = 2.0 * (
-        score_grid(source.model, batch.encoded, 0) - score_grid(source.reference, batch.encoded, 0)
-    )
+
+    def score() -> Tensor:
+        model, reference = (
+            score_grid(m, batch.encoded, 0) for m in (source.model, source.reference)
+        )
+        return 2.0 * (model - reference)
+
+    before = score()
     rewards, line = source.rewards(batch)
-    assert (rewards - expected).abs().max() < 1e-4
-    of_response = expected.sum(-1)
-    signs = 2 * batch.outcomes - 1
+    after = score()
+    assert (after - before).abs().max() > 1e-2
+    assert (rewards - (after if first else before)).abs().max() < 1e-4
+    of_response, signs = before.sum(-1), 2 * batch.outcomes - 1
     loss = -torch.nn.functional.logsigmoid(signs * of_response).mean()
     assert line["prm_loss"] == pytest.approx(loss.item(), rel=1e-4)
     assert line["prm_reward"] == pytest.approx(of_response.mean().item(), rel=1e-4)
-    again, second = source.rewards(batch)
-    assert (again - rewards).abs().max() > 1e-2
+    _, second = source.rewards(batch)
     assert second["prm_loss"] < line["prm_loss"]
 
 
 def test_the_first_rewards_of_an_equal_model_are_0(tokenizer: Tokenizer) -> None:
-    source = ImplicitReward(tiny_llama(2), tiny_llama(2), 0, 1.0, learning_rate=1e-3)
+    source = ImplicitReward(
+        tiny_llama(2), tiny_llama(2), 0, 1.0, learning_rate=1e-3, update_first=False
+    )
     rewards, line = source.rewards(sampled(tokenizer))
-    assert rewards.abs().max() < 1e-5
+    assert rewards.abs().max() == 0
     assert line["prm_loss"] == pytest.approx(0.693147, abs=1e-4)
+    assert line["prm_auc"] == 0.5
 
 
 def test_a_frozen_model_stays_as_it_is(tokenizer: Tokenizer) -> None:

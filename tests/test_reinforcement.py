@@ -21,6 +21,7 @@ from implicitprm.experiments.reinforcement import (
     IMPLICIT,
     MAIN,
     OUTCOME,
+    SWEPT,
     WINDOW,
 )
 from implicitprm.experiments.store import load_result
@@ -134,15 +135,15 @@ def test_the_first_wrong_step_is_the_one_that_costs() -> None:
 def test_an_ablation_has_the_settings_of_its_main_arm() -> None:
     chosen = {
         name: {"learning_rate": place, "weight": None, "reward_rate": None}
-        for place, name in enumerate(MAIN)
+        for place, name in enumerate(SWEPT)
     }
     cells = experiment.runs_of(chosen)
     assert len(cells) == len(MAIN) * len(experiment.SEEDS) + len(ABLATIONS) * 3
     rates = {cell["arm"]: cell["learning_rate"] for cell in cells}
-    assert rates["implicit, by step"] == list(MAIN).index(IMPLICIT)
-    assert rates["frozen alone, all prompts"] == list(MAIN).index(FROZEN)
+    assert rates["implicit, by step"] == SWEPT.index(IMPLICIT)
+    assert rates["frozen alone, all prompts"] == SWEPT.index(FROZEN)
     assert rates[OUTCOME] == 0
-    assert all(arm.tuned_as in MAIN for arm in ABLATIONS.values())
+    assert all(arm.tuned_as in SWEPT for arm in ARMS.values() if arm.tuned_as)
 
 
 @pytest.mark.parametrize("name", ARMS)
@@ -156,6 +157,7 @@ def test_every_arm_has_a_configuration(name: str, monkeypatch: pytest.MonkeyPatc
     assert isinstance(process, StepReward) == (ARMS[name].source == "truth")
     if isinstance(process, ImplicitReward):
         online = ARMS[name].source != "frozen"
+        assert process.update_first == (name != "implicit, rewards before the update")
         assert process.learning_rate == (1e-3 if online else 0)
     assert config.outcome_weight or config.accuracy_bounds is None or name == "true steps alone"
 
@@ -164,7 +166,7 @@ def test_a_trial_is_tuned_in_two_stages(monkeypatch: pytest.MonkeyPatch) -> None
     assert not set(experiment.VALIDATION_SEEDS) & set(experiment.SEEDS)
     monkeypatch.setattr(experiment, "VALIDATION_SEEDS", (100, 101))
     first = experiment.trials()
-    assert {cell["arm"] for cell in first} == set(MAIN)
+    assert {cell["arm"] for cell in first} == set(SWEPT) >= set(MAIN)
     assert {cell["seed"] for cell in first} == {100, 101}
     tried = [
         cell | {"accuracy": [0.0, 0.5 if cell["learning_rate"] == experiment.RATES[1] else 0.4]}
@@ -219,6 +221,33 @@ def test_the_diagnosis_leaves_the_models_as_they_are(monkeypatch: pytest.MonkeyP
     for model, values in zip(models, before, strict=True):
         assert all(torch.equal(values[n], v) for n, v in model.state_dict().items())
         assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
+
+def test_credit_is_compared_with_the_change_of_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two responses a problem: each is the other's baseline. A model equal to its reference gives
+    no credit. Over a response the changes of value add up to the outcome less the first value."""
+    seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def noting(a: np.ndarray, b: np.ndarray, groups: np.ndarray) -> list[float]:
+        seen.append((a, b, groups))
+        return [0.0, 0.0]
+
+    monkeypatch.setattr(experiment, "correlation", noting)
+    for name, value in {"WHY_PROBLEMS": 6, "WHY_RESPONSES": 2, "WHY_COMPLETIONS": 4}.items():
+        monkeypatch.setattr(experiment, name, value)
+    process = experiment.process_reward(CELL)
+    assert isinstance(process, ImplicitReward)
+    found = experiment.agreement(experiment.start(), process, experiment.configure(CELL), 3)
+    (change, reward, groups), _, (_, outcome, _), (_, label, _), (one, other, _) = seen
+    assert found["steps"] == len(change)
+    assert set(groups) == set(range(6))
+    assert abs(reward).max() < 1e-5
+    assert set(outcome) <= {-1.0, 0.0, 1.0}
+    assert set(label) == {-1.0, 0.0}
+    assert change.tolist() == pytest.approx(((one + other) / 2).tolist())
+    assert abs(change).max() <= 1
+    # After a wrong step the value falls, on average, and after a valid one it rises.
+    assert change[label == -1].mean() < 0 < change[label == 0].mean()
 
 
 def made_up(arm: str, seed: int, gain: float) -> dict[str, Any]:

@@ -68,7 +68,7 @@ TEST_RESPONSES = 2
 WINDOW = 5
 RATES = (2e-4, 4e-4)
 #: Of learned process rewards, beside the outcome's weight of 1.
-WEIGHTS = (1.0, 0.3)
+WEIGHTS = (0.3, 1.0)
 #: CE's β of chapter 06, and the learning rates of an online reward model.
 BETA, REWARD_RATES = 1.0, (5e-4, 1e-3)
 #: What is chosen for an arm, as cells name it.
@@ -79,7 +79,7 @@ TEMPERATURE = 0.1
 WHY_BATCHES = (10, 20)
 WHY_PROBLEMS, WHY_RESPONSES, WHY_COMPLETIONS, WHY_GRADIENTS = 12, 2, 16, 10
 
-Source = Literal["none", "truth", "online", "frozen", "trained, online"]
+Source = Literal["none", "truth", "online", "online, rewards first", "frozen", "trained, online"]
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,13 @@ OUTCOME, IMPLICIT, FROZEN = "outcome", "implicit", "frozen"
 TRUE, TRUE_ALL = "true steps", "true steps alone, all prompts"
 MAIN: dict[str, Arm] = {
     OUTCOME: Arm(),
-    TRUE: Arm("truth", STEP_ALONE),
     TRUE_ALL: Arm("truth", STEP_ALONE | {"outcome_weight": 0.0} | ALL),
-    IMPLICIT: Arm("online", {"process_weight": 1.0}),
-    FROZEN: Arm("frozen", {"process_weight": 1.0}),
+    IMPLICIT: Arm("online"),
+    FROZEN: Arm("frozen"),
 }
-#: With the learning rate and weight of ``implicit`` or ``frozen``.
+#: With fewer seeds, and what was chosen for another arm where there is no sweep of their own.
 ABLATIONS: dict[str, Arm] = {
+    TRUE: Arm("truth", STEP_ALONE),
     "frozen alone, all prompts": Arm("frozen", {"outcome_weight": 0.0} | ALL, FROZEN),
     "implicit, all prompts": Arm("online", ALL, IMPLICIT),
     "implicit, trained first": Arm("trained, online", tuned_as=IMPLICIT),
@@ -114,10 +114,12 @@ ABLATIONS: dict[str, Arm] = {
         "online", {"granularity": "step", "min_temperature": TEMPERATURE}, IMPLICIT
     ),
     "implicit, step alone": Arm("online", {"granularity": "step", "discount": 0.0}, IMPLICIT),
+    "implicit, rewards before the update": Arm("online, rewards first", tuned_as=IMPLICIT),
     "outcome, all prompts": Arm("none", ALL, OUTCOME),
     "true steps alone": Arm("truth", STEP_ALONE | {"outcome_weight": 0.0}, TRUE),
 }
 ARMS = MAIN | ABLATIONS
+SWEPT = [name for name, arm in ARMS.items() if arm.tuned_as is None]
 
 
 # ---- The world -------------------------------------------------------------------------------
@@ -174,9 +176,10 @@ def process_reward(cell: Mapping[str, Any]) -> ProcessReward | None:
         return None
     if source == "truth":
         return StepReward(true_rewards)
-    model = start() if source == "online" else trained_reward()
+    model = start() if source.startswith("online") else trained_reward()
     rate = 0.0 if source == "frozen" else cell["reward_rate"]
-    return ImplicitReward(model, start(), tokenizer().pad_token_id, BETA, rate)
+    first = source != "online, rewards first"
+    return ImplicitReward(model, start(), tokenizer().pad_token_id, BETA, rate, first)
 
 
 def configure(cell: Mapping[str, Any]) -> ReinforceConfig:
@@ -422,10 +425,11 @@ def noise(gradients: Tensor) -> float | None:
 def trials(tried: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
     """Every learning rate; or, after these, what else there is to choose, at the best rate."""
     found = []
-    for name, arm in MAIN.items():
+    for name in SWEPT:
+        source = ARMS[name].source
         first = {
-            "weight": WEIGHTS[0] if arm.source in ("online", "frozen") else None,
-            "reward_rate": REWARD_RATES[0] if arm.source == "online" else None,
+            "weight": WEIGHTS[0] if source in ("online", "frozen") else None,
+            "reward_rate": REWARD_RATES[0] if source == "online" else None,
         }
         if not tried:
             found += [first | {"arm": name, "learning_rate": rate} for rate in RATES]
@@ -581,7 +585,7 @@ def sweep_config() -> dict[str, Any]:
         "rates": RATES,
         "weights": WEIGHTS,
         "reward model": [BETA, REWARD_RATES],
-        "main": {name: asdict(arm) for name, arm in MAIN.items()},
+        "arms": {name: asdict(ARMS[name]) for name in SWEPT},
     }
 
 
@@ -640,7 +644,7 @@ def main(
     swept = sweep_config()
     tried = run_cells("reinforcement-validation", swept, trials(), measure, workers)
     tried += run_cells("reinforcement-validation", swept, trials(tried), measure, workers)
-    config = run_config({name: best(tried, name) for name in MAIN})
+    config = run_config({name: best(tried, name) for name in SWEPT})
     grid = runs_of(config["chosen"])
     # By another implementation of attention, as another machine might.
     elsewhere = grid[0] | {"attention": "eager"}

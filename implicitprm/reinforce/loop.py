@@ -235,7 +235,10 @@ def micro_batches(batch: Batch, size: int) -> list[list[int]]:
 class ImplicitReward:
     """r_t = β log π_φ/π_ref of every token, its model trained with CE on every batch, or frozen.
 
-    ``learning_rate`` 0 freezes the model. PRIME starts ``model`` and ``reference`` as the policy.
+    ``learning_rate`` 0 freezes the model. PRIME starts ``model`` and ``reference`` as the policy,
+    and its published setting updates the model first and gives rewards afterwards: they have then
+    seen the outcomes of the very responses that they judge. ``update_first`` False gives the
+    rewards of the model as it was.
     """
 
     def __init__(
@@ -245,43 +248,42 @@ class ImplicitReward:
         pad_token_id: int | None,
         beta: float,
         learning_rate: float = 0.0,
+        update_first: bool = True,
         micro_batch_size: int = 64,
         max_grad_norm: float = 1.0,
     ):
         self.model, self.reference = model, reference
-        self.beta, self.learning_rate = beta, learning_rate
+        self.beta, self.learning_rate, self.update_first = beta, learning_rate, update_first
         self._pad, self._size, self._max_norm = pad_token_id, micro_batch_size, max_grad_norm
         self._optimizer = new_optimizer(model, learning_rate)
 
     def rewards(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Rewards by the model as it is, then, unless frozen, one update of it."""
+        """Rewards, and, unless frozen, one update; what is said of the model is from before it."""
         ref_logps = score_grid(self.reference, batch.encoded, self._pad)
-        found = torch.zeros_like(ref_logps)
-        loss = 0.0
-        for rows in micro_batches(batch, self._size):
-            encoded = [batch.encoded[row] for row in rows]
-            with torch.set_grad_enabled(self.learning_rate > 0):
-                logps = gather_logps(self.model, encoded, self._pad)
-                width = logps.shape[1]
-                rewards = token_rewards(logps, ref_logps[rows, :width], self.beta)
-                part = ce_loss(rewards.sum(-1), batch.outcomes[rows]) * (
-                    len(rows) / len(batch.encoded)
-                )
-            if self.learning_rate > 0:
-                part.backward()
-            found[rows, :width] = rewards.detach()
-            loss += float(part.detach())
-        if self.learning_rate > 0:
-            clip_grad_norm_(self.model.parameters(), self._max_norm)
-            self._optimizer.step()
-            self._optimizer.zero_grad()
-        right = batch.outcomes.bool()
-        of_response = found.sum(-1)
-        return found, {
-            "prm_loss": loss,
+        before = self._score(batch, ref_logps)
+        of_response, right = before.sum(-1), batch.outcomes.bool()
+        line = {
+            "prm_loss": float(ce_loss(of_response, batch.outcomes)),
             "prm_reward": float(of_response.mean()),
             "prm_auc": _auc(of_response[right], of_response[~right]),
         }
+        if self.learning_rate == 0:
+            return before, line
+        self._learn(batch, ref_logps)
+        return self._score(batch, ref_logps) if self.update_first else before, line
+
+    def _score(self, batch: Batch, ref_logps: Tensor) -> Tensor:
+        return token_rewards(score_grid(self.model, batch.encoded, self._pad), ref_logps, self.beta)
+
+    def _learn(self, batch: Batch, ref_logps: Tensor) -> None:
+        for rows in micro_batches(batch, self._size):
+            logps = gather_logps(self.model, [batch.encoded[row] for row in rows], self._pad)
+            rewards = token_rewards(logps, ref_logps[rows, : logps.shape[1]], self.beta)
+            loss = ce_loss(rewards.sum(-1), batch.outcomes[rows])
+            (loss * len(rows) / len(batch.encoded)).backward()
+        clip_grad_norm_(self.model.parameters(), self._max_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
 
     def state(self) -> dict[str, Any]:
         return {"model": self.model.state_dict(), "optimizer": self._optimizer.state_dict()}

@@ -67,8 +67,7 @@ def unit_scale(rewards: Tensor) -> Tensor:
     So a coefficient of 1 weighs the process term like an outcome of 0 or 1, whatever β is. The
     published code of PRIME calls it batch_norm. Rewards that are all 0 stay so.
     """
-    largest = discounted_returns(rewards, 1.0).abs().max()
-    return rewards / largest if largest > 0 else rewards
+    return rewards / (discounted_returns(rewards, 1.0).abs().max() + 1e-6)
 
 
 def by_step(values: Tensor, step_of: Tensor, steps: int) -> Tensor:
