@@ -76,7 +76,7 @@ CHOSEN = ("learning_rate", "weight", "reward_rate")
 #: PURE's temperature.
 TEMPERATURE = 0.1
 #: When an implicit reward is compared with the true advantage, and on how much.
-WHY_BATCHES = (10, 20)
+WHY_SEEDS, WHY_BATCHES = (0, 1), (10, 20)
 WHY_PROBLEMS, WHY_RESPONSES, WHY_COMPLETIONS, WHY_GRADIENTS = 12, 2, 16, 10
 
 Source = Literal["none", "truth", "online", "online, rewards first", "frozen", "trained, online"]
@@ -567,7 +567,7 @@ def _window_means(values: Sequence[Sequence[float | None]]) -> list[float]:
 
 def without_problems(run: Mapping[str, Any]) -> dict[str, Any]:
     """A run as the result file keeps it: its end averaged over problems."""
-    test = run["test"] | {"right": round(100 * float(np.mean(run["test"]["right"])), 2)}
+    test = dict(run["test"]) | {"right": round(100 * float(np.mean(run["test"]["right"])), 2)}
     return dict(run) | {"test": test}
 
 
@@ -596,7 +596,8 @@ def run_config(chosen: Mapping[str, Any]) -> dict[str, Any]:
         "seeds": [SEEDS, ABLATION_SEEDS],
         "batches": BATCHES,
         "test": [TEST_PROBLEMS, TEST_RESPONSES],
-        "why": [WHY_BATCHES, WHY_PROBLEMS, WHY_RESPONSES, WHY_COMPLETIONS, WHY_GRADIENTS],
+        "why": [WHY_SEEDS, WHY_BATCHES, WHY_PROBLEMS, WHY_RESPONSES, WHY_COMPLETIONS],
+        "gradients": WHY_GRADIENTS,
         "ablations": {name: asdict(arm) for name, arm in ABLATIONS.items()},
     }
 
@@ -605,8 +606,8 @@ def runs_of(chosen: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The cells of all arms, a seed after the other."""
     return [
         {"arm": name, "seed": seed, "batches": BATCHES, "tested": True}
-        | {"why": list(WHY_BATCHES) if name == IMPLICIT else []}
-        | chosen[ARMS[name].tuned_as or name]
+        | {"why": list(WHY_BATCHES) if name == IMPLICIT and seed in WHY_SEEDS else []}
+        | dict(chosen[ARMS[name].tuned_as or name])
         for arms, seeds in ((MAIN, SEEDS), (ABLATIONS, ABLATION_SEEDS))
         for seed in seeds
         for name in arms
