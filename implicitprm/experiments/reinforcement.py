@@ -76,7 +76,7 @@ CHOSEN = ("learning_rate", "weight", "reward_rate")
 #: PURE's temperature.
 TEMPERATURE = 0.1
 #: When an implicit reward is compared with the true advantage, and on how much.
-WHY_SEEDS, WHY_BATCHES = (0, 1), (10, 20)
+WHY_SEEDS, WHY_BATCHES = (0,), (10, 20)
 WHY_PROBLEMS, WHY_RESPONSES, WHY_COMPLETIONS, WHY_GRADIENTS = 12, 2, 16, 10
 
 Source = Literal["none", "truth", "online", "online, rewards first", "frozen", "trained, online"]
@@ -119,6 +119,7 @@ ABLATIONS: dict[str, Arm] = {
     "true steps alone": Arm("truth", STEP_ALONE | {"outcome_weight": 0.0}, TRUE),
 }
 ARMS = MAIN | ABLATIONS
+WHY_ARMS = (IMPLICIT, FROZEN)
 SWEPT = [name for name, arm in ARMS.items() if arm.tuned_as is None]
 
 
@@ -606,7 +607,7 @@ def runs_of(chosen: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The cells of all arms, a seed after the other."""
     return [
         {"arm": name, "seed": seed, "batches": BATCHES, "tested": True}
-        | {"why": list(WHY_BATCHES) if name == IMPLICIT and seed in WHY_SEEDS else []}
+        | {"why": list(WHY_BATCHES) if name in WHY_ARMS and seed in WHY_SEEDS else []}
         | dict(chosen[ARMS[name].tuned_as or name])
         for arms, seeds in ((MAIN, SEEDS), (ABLATIONS, ABLATION_SEEDS))
         for seed in seeds
