@@ -114,6 +114,7 @@ ABLATIONS: dict[str, Arm] = {
         "online", {"granularity": "step", "min_temperature": TEMPERATURE}, IMPLICIT
     ),
     "implicit, step alone": Arm("online", {"granularity": "step", "discount": 0.0}, IMPLICIT),
+    "frozen, step alone": Arm("frozen", {"granularity": "step", "discount": 0.0}, FROZEN),
     "implicit, rewards before the update": Arm("online, rewards first", tuned_as=IMPLICIT),
     "outcome, all prompts": Arm("none", ALL, OUTCOME),
     "true steps alone": Arm("truth", STEP_ALONE | {"outcome_weight": 0.0}, TRUE),
