@@ -82,7 +82,7 @@ def test_an_arm_twice_as_fast_needs_half_the_rollouts() -> None:
     assert found["ratio"] == pytest.approx([22.5 / 12.5] * 3, abs=0.01)
     assert found["not reached"] == 0
     never = experiment.efficiency(slow, slow - 20)
-    assert never["ratio"] == [0, 0, 0]
+    assert never["ratio"] == [0.9, 0.9, 0.9]  # 22.5 batches over all 25
     assert never["not reached"] == 1
     assert experiment.efficiency(slow, slow)["ratio"] == [1, 1, 1]
 

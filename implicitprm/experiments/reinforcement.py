@@ -503,27 +503,27 @@ def batches_to(curves: npt.NDArray[np.float64], target: float) -> float:
 def efficiency(outcome: npt.NDArray[np.float64], arm: npt.NDArray[np.float64]) -> dict[str, Any]:
     """Rollouts that the outcome alone needs over those of an arm, to the same accuracy.
 
-    The accuracy is the one that the outcome arm has in its last window. Seeds are resampled in
-    pairs. Where a resample of the arm does not get there its ratio counts as 0 (and a share of
-    them is given); the target is that of the whole, so an outcome resample that does not reach it
-    counts as having needed all batches.
+    The accuracy is the best of the outcome's mean curve. Seeds are resampled in pairs, and the
+    accuracy with them. An arm that does not get there counts as if it did with the last batch, so
+    that its ratio is too high; ``not reached`` is the share of such resamples.
     """
-    target = float(outcome.mean(0)[-1])
+    whole = float(WINDOW * outcome.shape[1])
+
+    def ratio(rows: npt.NDArray[np.int64]) -> tuple[float, bool]:
+        target = float(outcome[rows].mean(0).max())
+        used = batches_to(arm[rows], target)
+        reached = not np.isnan(used)
+        return batches_to(outcome[rows], target) / (used if reached else whole), reached
+
     rng = np.random.default_rng(0)
-
-    def ratio(rows: npt.NDArray[np.int64]) -> float:
-        needed, used = batches_to(outcome[rows], target), batches_to(arm[rows], target)
-        needed = float(WINDOW * outcome.shape[1]) if np.isnan(needed) else needed
-        return 0.0 if np.isnan(used) else needed / used
-
     seeds = len(outcome)
-    drawn = np.array([ratio(rng.integers(seeds, size=seeds)) for _ in range(2000)])
-    value = ratio(np.arange(seeds))
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    drawn = [ratio(rng.integers(seeds, size=seeds)) for _ in range(2000)]
+    low, high = np.percentile([value for value, _ in drawn], [2.5, 97.5])
+    value, _ = ratio(np.arange(seeds))
     return {
-        "target": round(target, 2),
+        "target": round(float(outcome.mean(0).max()), 2),
         "ratio": rounded(Interval(value, float(low), float(high))),
-        "not reached": round(float((drawn == 0).mean()), 3),
+        "not reached": round(1 - float(np.mean([reached for _, reached in drawn])), 3),
     }
 
 
