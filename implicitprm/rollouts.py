@@ -53,13 +53,14 @@ class Sampling:
 class Rollout:
     """One sampled response; ``finished`` is False where it met the limit of new tokens.
 
-    ``tokens`` is the number of tokens that were sampled, the end-of-text token among them; equal
-    texts are equal rollouts, whatever tokens they are made of.
+    ``tokens`` is the number of tokens that were sampled, the end-of-text token among them, and
+    ``token_ids`` are these; equal texts are equal rollouts, whatever tokens they are made of.
     """
 
     completion: str
     finished: bool
     tokens: int = field(default=0, compare=False)
+    token_ids: tuple[int, ...] = field(default=(), compare=False)
 
 
 @torch.inference_mode()
@@ -106,12 +107,13 @@ def sample_rollouts(
         for indices in by_length.values():
             for start in range(0, len(indices), prompts_per_batch):
                 rows = indices[start : start + prompts_per_batch]
-                ids = torch.tensor([inputs[row] for row in rows], device=model.device)
+                read = torch.tensor([inputs[row] for row in rows], device=model.device)
                 stops = None if stop is None else partial(_contains, tokenizer, stop)
-                tokens, finished = _sample_batch(model, ids, n, sampling, generator, stops)
+                tokens, finished = _sample_batch(model, read, n, sampling, generator, stops)
                 completions = tokenizer.batch_decode(tokens, skip_special_tokens=True)
                 for position, completion in enumerate(completions):
-                    rollout = Rollout(completion, finished[position], len(tokens[position]))
+                    ids = tuple(tokens[position])
+                    rollout = Rollout(completion, finished[position], len(ids), ids)
                     rollouts[rows[position // n]].append(rollout)
                 progress.update(len(rows))
     return rollouts

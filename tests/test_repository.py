@@ -67,6 +67,7 @@ BESIDE = (
     "comparisons",
     "experiments",
     "published",
+    "reinforce",
     "smollm2",
     "stackmachine",
     "wordproblems",

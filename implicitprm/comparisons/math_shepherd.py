@@ -86,11 +86,7 @@ def complete_prefixes(
             )
             for rollout in rollouts
         ]
-        tokens = sum(
-            len(tokenizer(rollout.completion, add_special_tokens=False).input_ids)
-            + rollout.finished
-            for rollout in rollouts
-        )
+        tokens = sum(rollout.tokens for rollout in rollouts)
         results[prompt, steps] = (np.array(right), tokens)
     return [_of_solution(solution, results, grade, n) for solution in solutions]
 

@@ -561,6 +561,41 @@ def beyond_its_reference() -> list[Effect]:
     return [Effect(SMOLLM2, as_triple(found), unit="AUROC")]
 
 
+# ---- Reinforcement learning ------------------------------------------------------------------
+
+
+def trained_with(arm: str, of: str = "minus outcome") -> tuple[float, float, float]:
+    """An arm of the reinforcement learning, by a difference of its summary, in points."""
+    return as_triple(pick("reinforcement", part="summary", arm=arm)[of])
+
+
+def head_room() -> list[Effect]:
+    return [
+        Effect(arm, trained_with(arm)) for arm in ("true steps", "true steps alone, all prompts")
+    ]
+
+
+def rollouts_saved(stated: float = 1.0) -> list[Effect]:
+    """Rollouts of the outcome over those of implicit rewards, to the outcome's last accuracy.
+
+    Over the stated ratio, minus 1; a stated 1 means that there is a saving at all, any other that
+    the ratio agrees within a fifth.
+    """
+    cell = pick("reinforcement", part="summary", arm="implicit")
+    value, low, high = (x / stated - 1 for x in cell["rollouts"]["ratio"])
+    if stated == 1.0:
+        return [Effect("implicit", (value, low, high), unit="(ratio − 1)")]
+    unit = "(ratio / stated ratio − 1)"
+    return [Effect("implicit", (value, low, high), "about 0", unit, margin=0.2)]
+
+
+def online_against_offline() -> list[Effect]:
+    return [
+        Effect("at the end", trained_with("implicit", "minus frozen")),
+        Effect("over the whole curve", trained_with("implicit", "minus frozen, whole curve")),
+    ]
+
+
 # ---- The open questions ----------------------------------------------------------------------
 
 
@@ -938,10 +973,39 @@ CLAIMS: tuple[Claim, ...] = (
         selection_rules,
     ),
     Claim(
+        "True step labels make reinforcement learning better than the outcome alone",
+        "head-room of arXiv 2502.01456",
+        "12",
+        ("reinforcement",),
+        head_room,
+    ),
+    Claim(
         "Implicit process rewards make reinforcement learning more sample-efficient",
         "arXiv 2502.01456",
         "12",
-        why_not="chapter 12 is not written yet",
+        ("reinforcement",),
+        rollouts_saved,
+    ),
+    Claim(
+        "Implicit process rewards save 2.5 times the rollouts",
+        "arXiv 2502.01456, abstract",
+        "12",
+        ("reinforcement",),
+        lambda: rollouts_saved(2.5),
+    ),
+    Claim(
+        "Implicit process rewards raise the final accuracy (there by 6.9%)",
+        "arXiv 2502.01456",
+        "12",
+        ("reinforcement",),
+        lambda: [Effect("implicit", trained_with("implicit"))],
+    ),
+    Claim(
+        "A PRM that is updated online beats a frozen one",
+        "arXiv 2502.01456",
+        "12",
+        ("reinforcement",),
+        online_against_offline,
     ),
     Claim(
         "On a pre-trained model best of 8 by the reward beats the majority vote",
