@@ -571,10 +571,9 @@ def _one_of(name: str, value: str | None, choices: Sequence[str | None]) -> None
 def _read(
     data: str, split: str, converter: str | None, limit: int | None, shuffle_seed: int | None
 ) -> datasets.Dataset:
-    if shuffle_seed is None:
-        rows = read_rows(data, split, limit)
-    else:
-        rows = read_rows(data, split).shuffle(shuffle_seed)
+    rows = read_rows(data, split, limit if shuffle_seed is None else None)
+    if shuffle_seed is not None:
+        rows = rows.shuffle(shuffle_seed)
         rows = rows.select(range(min(limit or len(rows), len(rows))))
     if converter is None:
         return rows
