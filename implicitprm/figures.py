@@ -188,8 +188,7 @@ def beta_curve(
 ) -> Figure:
     """The three values of one prefix against β on a log axis, with a mark at ``beta``.
 
-    ``rewards`` (N) and ``logps`` (N) as in :func:`implicitprm.qvalues.soft_implicit_hard`. Pure:
-    the live slider of chapter 03 calls it with another β, and nothing else.
+    ``rewards`` (N) and ``logps`` (N) as in :func:`implicitprm.qvalues.soft_implicit_hard`.
     """
     here = soft_implicit_hard(rewards, beta, logps)
     betas = np.geomspace(1e-2, 1e2, 81)

@@ -181,14 +181,43 @@ def _selection_rules(
     }
 
 
-def first_error_report(rows: Dataset, seed: int, chosen_on: Dataset | None = None) -> Table:
-    """First-error F1 as ProcessBench defines it, with 95% intervals over problems.
+def first_error_hits(
+    rows: Dataset, seed: int, chosen_on: Dataset | None = None
+) -> dict[str, np.ndarray]:
+    """Whether the first error that each step score predicts is the labelled one: 0 or 1 (P).
 
     The threshold of each score is chosen on one half of the problems and used on the other, both
     ways; or on the rows ``chosen_on``, as ProcessBench chooses it on GSM8K for all of its splits
-    (arXiv 2412.06559, §4). Intervals take it as given, and on the rows that chose it F1 is
-    optimistic. ``chance`` guesses evenly among the steps and "no error". Below it stand published
-    F1 where the rows are of a split of ProcessBench.
+    (arXiv 2412.06559, §4). ``chance`` guesses evenly among the steps and "no error", and is the
+    chance of being right.
+    """
+    labels = np.array(rows["first_error"])
+    of_choice = None if chosen_on is None else _step_scores(chosen_on)
+    hits = {}
+    for name, step_scores in _step_scores(rows).items():
+        if chosen_on is None or of_choice is None:
+            predictions = _cross_fitted(step_scores, labels, seed)
+        else:
+            threshold = choose_threshold(of_choice[name], chosen_on["first_error"])
+            predictions = np.array([first_error(scores, threshold) for scores in step_scores])
+        hits[name] = (predictions == labels).astype(float)
+    return hits | {"chance": np.array([1 / (len(steps) + 1) for steps in rows["step_rewards"]])}
+
+
+def _step_scores(rows: Dataset) -> dict[str, list[Sequence[float]]]:
+    """One list of step scores per solution by each predictor of a first error."""
+    scores = {name: list(rows[column]) for name, column in STEP_SCORES.items()}
+    return scores | {
+        "shorter step": [(-np.diff(ends, prepend=0)).tolist() for ends in rows["step_ends"]]
+    }
+
+
+def first_error_report(rows: Dataset, seed: int, chosen_on: Dataset | None = None) -> Table:
+    """First-error F1 as ProcessBench defines it, with 95% intervals over problems.
+
+    Thresholds are chosen as :func:`first_error_hits` says. Intervals take them as given, and on the
+    rows that chose them F1 is optimistic. Below it stand published F1 where the rows are of a split
+    of ProcessBench.
     """
     labels = np.array(rows["first_error"])
     how = "the other half" if chosen_on is None else _name_of(chosen_on)
@@ -199,15 +228,8 @@ def first_error_report(rows: Dataset, seed: int, chosen_on: Dataset | None = Non
     )
     for name in ("step score", "F1", "accuracy with error", "accuracy without"):
         table.add_column(name)
-    for name, column in STEP_SCORES.items():
-        if chosen_on is None:
-            predictions = _cross_fitted(list(rows[column]), labels, seed)
-        else:
-            threshold = choose_threshold(list(chosen_on[column]), chosen_on["first_error"])
-            predictions = np.array([first_error(scores, threshold) for scores in rows[column]])
-        table.add_row(name, *map(str, _f1_intervals(predictions == labels, labels, seed)))
-    guesses = np.array([1 / (len(steps) + 1) for steps in rows["step_rewards"]])
-    table.add_row("chance", *map(str, _f1_intervals(guesses, labels, seed)))
+    for name, hits in first_error_hits(rows, seed, chosen_on).items():
+        table.add_row(name, *map(str, f1_intervals(hits, labels, seed)))
     if _name_of(rows) in PROCESSBENCH_SPLITS:
         table.add_section()
         place = PROCESSBENCH_SPLITS.index(_name_of(rows))
@@ -294,26 +316,41 @@ def _cross_fitted(step_scores: list, labels: np.ndarray, seed: int) -> np.ndarra
     return predictions
 
 
-def _f1_intervals(hits: np.ndarray, labels: np.ndarray, seed: int) -> list[Interval]:
+def f1_intervals(hits: np.ndarray, labels: np.ndarray, seed: int) -> list[Interval]:
     """F1 and its two accuracies from the chance (0..1) that each prediction is right (P).
 
     Problems with and without an error are resampled apart: F1 conditions on either kind.
     """
-    samples = (hits[labels >= 0].astype(float), hits[labels < 0].astype(float))
     statistics = (_harmonic_mean, lambda a, b, axis: a.mean(axis), lambda a, b, axis: b.mean(axis))
-    intervals = []
-    for statistic in statistics:
-        drawn = bootstrap(
-            samples,
-            statistic,
-            n_resamples=RESAMPLES,
-            vectorized=True,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        )
-        low, high = drawn.confidence_interval
-        intervals.append(Interval(float(statistic(*samples, axis=-1)), float(low), float(high)))
-    return intervals
+    return [
+        _over_problems(lambda i, j, axis, of=of: of(hits[i], hits[j], axis=axis), labels, seed)
+        for of in statistics
+    ]
+
+
+def f1_difference(hits: np.ndarray, rival: np.ndarray, labels: np.ndarray, seed: int) -> Interval:
+    """F1 minus that of ``rival`` on the same problems (P), which are resampled together."""
+
+    def difference(i: np.ndarray, j: np.ndarray, axis: int) -> np.ndarray:
+        ours = _harmonic_mean(hits[i], hits[j], axis=axis)
+        return ours - _harmonic_mean(rival[i], rival[j], axis=axis)
+
+    return _over_problems(difference, labels, seed)
+
+
+def _over_problems(statistic: Callable[..., np.ndarray], labels: np.ndarray, seed: int) -> Interval:
+    """Bootstrap interval of a function of the problems with an error and those without."""
+    sides = (np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0))
+    drawn = bootstrap(
+        sides,
+        statistic,
+        n_resamples=RESAMPLES,
+        vectorized=True,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = drawn.confidence_interval
+    return Interval(float(statistic(*sides, axis=-1)), float(low), float(high))
 
 
 def _harmonic_mean(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:

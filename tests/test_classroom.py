@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import pathlib
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import sheet_answers
 import torch
 from tiny import tiny_llama
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from implicitprm import Solution, classroom
+from implicitprm import Solution
 from implicitprm.arithmetic import ARITHMETIC_FORMAT
 from implicitprm.arithmetic.tokenizer import build_tokenizer
-from implicitprm.classroom import EXERCISES, SIGNS, check, compare, predict, sign
+from implicitprm.classroom import (
+    EXERCISES,
+    HINTS,
+    SIGNS,
+    check,
+    compare,
+    hint,
+    predict,
+    predictions,
+    sign,
+)
 from implicitprm.comparisons.autopsv import autopsv_labels
 from implicitprm.logprobs import score_logps
 from implicitprm.memory import Load, expected_memory
@@ -33,8 +47,8 @@ from implicitprm.training import train_last_layers
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
     yield
-    classroom._predictions.clear()
-    classroom._revealed.clear()
+    predictions._predictions.clear()
+    predictions._revealed.clear()
 
 
 @pytest.mark.parametrize(
@@ -96,6 +110,36 @@ def test_an_answer_in_no_checkable_form_is_an_error(
         predict("key", "What?", answer, **form)
     with pytest.raises(ValueError, match="no prediction under 'key'"):
         compare("key", 1.0)
+
+
+def test_answers_are_kept_where_the_learner_asks_for_it_and_nowhere_else(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    predict("order", "Which is larger?", ["soft", "hard"], among=["soft", "hard"])
+    compare("order", ("soft", "hard"))
+    silent = capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    predictions._revealed.clear()
+    monkeypatch.setenv("IMPLICITPRM_ANSWERS", "answers.jsonl")
+    predict("order", "Which is larger?", ["soft", "hard"], among=["soft", "hard"])
+    compare("order", ("soft", "hard"))
+    assert capsys.readouterr().out == silent
+    compare("order", ("hard", "soft"))
+    numbers: list[Any] = [np.int64(3), np.float32(4)]
+    predict("gap", "By how much, β?", numbers[0], within=1)
+    compare("gap", numbers[1])
+    lines = (tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()
+    entries = [json.loads(line) for line in lines]
+    assert all(entry.pop("time").endswith("+00:00") for entry in entries)
+    assert entries == [
+        {"predict": "order", "question": "Which is larger?", "answer": ["soft", "hard"],
+         "late": False},
+        {"compare": "order", "observed": ["soft", "hard"], "agrees": True},
+        {"compare": "order", "observed": ["hard", "soft"], "agrees": False},
+        {"predict": "gap", "question": "By how much, β?", "answer": 3.0, "late": False},
+        {"compare": "gap", "observed": 4.0, "agrees": True},
+    ]  # fmt: skip
 
 
 def test_sign() -> None:
@@ -231,6 +275,7 @@ def padded(order: np.ndarray, batch_size: int) -> int:
 
 
 CORRECT: dict[str, Callable[..., Any]] = {
+    **sheet_answers.CORRECT,
     "weighted_vote": other_weighted_vote,
     "token_logps": other_token_logps,
     "q_values": other_q_values,
@@ -368,6 +413,7 @@ def first_fall(change: np.ndarray, threshold: float) -> np.ndarray:
 
 
 WRONG: list[tuple[str, Callable[..., Any], str]] = [
+    *sheet_answers.WRONG,
     ("weighted_vote", scores(sum), "the steps are summed"),
     ("weighted_vote", scores(np.mean), "the steps are averaged"),
     ("weighted_vote", scores(lambda r: r[-1]), "only the last step"),
@@ -584,6 +630,33 @@ def test_a_submission_that_works_in_place_does_not_spoil_the_comparison() -> Non
     assert not check("q_values", zeroes)
 
 
+def test_warnings_of_a_submission_are_not_shown() -> None:
+    def loud(*arguments: Any) -> Any:
+        warnings.warn("division by zero", RuntimeWarning, stacklevel=1)
+        return EXERCISES["q_values"].reference(*arguments)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert check("q_values", loud)
+
+
+def test_there_are_two_hints_and_neither_is_a_solution(capsys: pytest.CaptureFixture[str]) -> None:
+    hint("best_answer")
+    hint("best_answer", 2)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"Hint 1 of 2: {HINTS['best_answer'][0]}"
+    assert second == f"Hint 2 of 2: {HINTS['best_answer'][1]}"
+    for pair in HINTS.values():
+        assert len({*pair, ""}) == 3
+        assert not any(code in text for text in pair for code in ("def ", "np.", "=="))
+
+
+@pytest.mark.parametrize(("name", "number"), [("worst_answer", 1), ("best_answer", 3)])
+def test_an_unknown_hint_is_an_error(name: str, number: int) -> None:
+    with pytest.raises(ValueError, match="there are hints"):
+        hint(name, number)
+
+
 def test_messages_do_not_give_the_answer_away() -> None:
     for exercise in EXERCISES.values():
         for message in exercise.mistakes:
@@ -594,7 +667,11 @@ def test_inputs_vary_in_shape() -> None:
     rng = np.random.default_rng(0)
     for exercise in EXERCISES.values():
         shapes = {
-            tuple(len(a) for a in exercise.inputs(rng) if isinstance(a, (list, np.ndarray, Tensor)))
+            tuple(
+                len(a) if isinstance(a, (list, np.ndarray, Tensor)) else a
+                for a in exercise.inputs(rng)
+                if not isinstance(a, float)
+            )
             for _ in range(50)
         }
         assert len(shapes) >= 3

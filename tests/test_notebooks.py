@@ -24,7 +24,10 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 ROOT = Path(__file__).resolve().parents[1]
-CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+#: The chapters and the exercise sheets in their solved edition.
+CHAPTERS = sorted(
+    [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "notebooks" / "exercises").glob("*.ipynb")]
+)
 MAX_LINES = 24
 MAX_BYTES = 1_500_000
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +17,7 @@ from implicitprm.experiments import real_solutions, smollm2
 MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 
 
-@pytest.fixture
-def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def write_solutions(path: Path) -> str:
     """72 questions; the model of number m is right on those that (m + 2) divides."""
     lines = []
     for number in range(72):
@@ -29,13 +30,31 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         }
         question = {"question": f"What is {number}?", "ground_truth": f"#### {number}"}
         lines.append(json.dumps(question | solutions))
-    path = tmp_path / "solutions.jsonl"
     path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)  # cells and weights are kept below
     monkeypatch.setattr(real_solutions, "PARTS", {"train": 12, "validation": 20, "test": 40})
+    monkeypatch.setattr(real_solutions, "BLOCK", 15)
+    monkeypatch.setattr(real_solutions, "RESAMPLES", 20)
     monkeypatch.setattr(smollm2, "load_policy", lambda adapter: tiny_model())
     real_solutions.bench.cache_clear()
     real_solutions.solutions_of.cache_clear()
-    return str(path)
+    return write_solutions(tmp_path / "solutions.jsonl")
+
+
+def run_here(
+    name: str,
+    config: dict[str, Any],
+    cells: list[dict[str, Any]],
+    measure: Callable[[Any], dict[str, Any]],
+    workers: int,
+) -> list[dict[str, Any]]:
+    """Stands for run_cells, whose workers would load SmolLM2."""
+    return [cell | measure(cell) | {"seconds": 1.0} for cell in cells]
 
 
 def test_no_question_is_in_two_parts(file: str) -> None:
@@ -96,16 +115,84 @@ def test_a_score_that_only_tells_models_apart_is_chance_within_them(file: str) -
     assert set(found["which"]) == {*MODELS, "mean"}
 
 
-def test_a_cell(file: str) -> None:
+def test_gains_in_auroc_are_paired(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A score with less noise gains; one of equal order gains nothing, exactly."""
+    monkeypatch.setattr(real_solutions, "RESAMPLES", 50)
+    rng = np.random.default_rng(0)
+    labels = rng.random((40, 4)) < 0.5
+    rows = hand_rows(labels.tolist(), [["1"] * 4] * 40)
+    better, worse = (labels + rng.normal(0, noise, (40, 4)) for noise in (0.5, 2.0))
+    scores = {real_solutions.REWARD: better.ravel(), "same": 2 * better.ravel() + 1}
+    gains = real_solutions.auroc_gains(rows, scores | {"worse": worse.ravel()})
+    assert gains["same"] == [0, 0, 0]
+    found = real_solutions.aurocs(rows, {"a": better.ravel(), "b": worse.ravel()})
+    assert gains["worse"][0] == pytest.approx(
+        found["a"]["mean"][0] - found["b"]["mean"][0], abs=0.002
+    )
+    assert 0 < gains["worse"][1] < gains["worse"][0] < gains["worse"][2]
+
+
+def test_blocks_are_the_test_questions_in_order(file: str) -> None:
+    blocks = [real_solutions.block_of(file, first) for first in range(0, 40, 15)]
+    assert [len(block) for block in blocks] == [60, 60, 40]
+    test = real_solutions.solutions_of(file, "test")
+    assert [row for block in blocks for row in block] == list(test)
+    runs = [{"scores": {"a": [1.0, 2.0], "b": [3.0, 4.0]}}, {"scores": {"a": [5.0], "b": [6.0]}}]
+    joined = real_solutions.joined(runs)
+    assert {name: values.tolist() for name, values in joined.items()} == {
+        "a": [1, 2, 5], "b": [3, 4, 6],
+    }  # fmt: skip
+
+
+def test_the_tolerance_is_twice_the_largest_difference_of_auroc() -> None:
+    rows = hand_rows([[0, 0, 0, 0], [1, 1, 1, 1]], [["1"] * 4] * 2)  # type: ignore[list-item]
+    right, one_wrong = [0.0] * 4 + [1.0] * 4, [0.0] * 4 + [-1.0, 1.0, 1.0, 1.0]
+    run, again = ({"scores": {"a": right, "b": b}} for b in (right, one_wrong))
+    assert real_solutions.tolerance(rows, run, again) == 2 * 0.25
+    assert real_solutions.tolerance(rows, run, run) == 0
+
+
+def test_a_cell_is_trained_once(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cell = {"file": file, "beta": 0.5, "learning_rate": 3e-3, "seed": 0}
     assert 0 <= real_solutions.validate(cell)[real_solutions.REWARD] <= 1
-    run = real_solutions.measure(cell)
-    rows = real_solutions.solutions_of(file, "test")
-    assert run["rows"]["chance"]["accuracy"][0] == pytest.approx(
-        100 * np.mean(rows["label"]), abs=0.01
+    before = real_solutions.measure(cell | {"first": 30})
+    assert {len(values) for values in before["scores"].values()} == {40}
+    real_solutions.bench.cache_clear()  # as another process, which finds the weights
+
+    def never(*arguments: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(smollm2.Bench, "train", never)
+    after = real_solutions.measure(cell | {"first": 30})
+    for name, values in before["scores"].items():
+        np.testing.assert_allclose(values, after["scores"][name], atol=1e-4, err_msg=name)
+    assert np.ptp(before["scores"][real_solutions.REWARD]) > 0.01  # trained weights, not the start
+    for changed in ({"seed": 1}, {"learning_rate": 1e-3}, {"beta": 0.1}, {"attention": "eager"}):
+        with pytest.raises(AssertionError, match="trained again"):
+            real_solutions.measure(cell | {"first": 30} | changed)
+
+
+def test_the_whole_experiment(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[Any] = []
+    monkeypatch.setattr(real_solutions, "run_cells", run_here)
+    monkeypatch.setattr(real_solutions, "save_result", lambda *arguments: saved.extend(arguments))
+    real_solutions.main(file)
+    name, _, config, cells, tolerance, seconds = saved
+    assert (name, seconds) == ("real_solutions", 2 + 3 * 3 + 1)
+    assert 0 <= tolerance < 0.1
+    assert "solutions.jsonl" not in json.dumps([config, cells])  # no path of a machine
+    validation = [cell for cell in cells if cell["part"] == "validation"]
+    best = max(validation, key=lambda cell: cell[real_solutions.REWARD])
+    assert config["chosen"] == {name: best[name] for name in ("beta", "learning_rate")}
+    runs = [cell for cell in cells if cell["part"] == "run"]
+    summary = cells[-1]
+    assert [run["seed"] for run in runs] == [0, 1, 2]
+    labels = np.array(real_solutions.solutions_of(file, "test")["label"])
+    for cell in (*runs, summary):
+        assert cell["rows"]["chance"]["accuracy"][0] == pytest.approx(100 * labels.mean(), abs=0.01)
+        assert set(cell["AUROC"][real_solutions.REWARD]) == {*MODELS, "mean"}
+    assert set(summary["AUROC of the reward minus"]) >= {"log π_ref alone", "shortest"}
+    name = f"best of 4: {real_solutions.REWARD}"
+    assert summary["rows"][name]["accuracy"][0] == pytest.approx(
+        np.mean([run["rows"][name]["accuracy"][0] for run in runs]), abs=0.02
     )
-    summary = real_solutions.summarise(rows, [run, run])
-    assert summary["rows"] == run["rows"]
-    assert summary["AUROC"] == run["AUROC"]
-    kept = real_solutions._stored(cell | run)
-    assert not {"file", "scores", "values"} & set(kept)  # no path of a machine in a result file

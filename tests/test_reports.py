@@ -16,10 +16,11 @@ from implicitprm.reports import (
     PROCESSBENCH_SPLITS,
     _candidate_grids,
     _cross_fitted,
-    _f1_intervals,
     _group_rates,
     _outcome_predictors,
     best_of_n_reports,
+    f1_difference,
+    f1_intervals,
     first_error_report,
     outcome_report,
 )
@@ -112,11 +113,27 @@ def test_thresholds_come_from_the_other_half() -> None:
 def test_f1_is_the_harmonic_mean_with_an_interval() -> None:
     labels = np.array([0] * 40 + [-1] * 60)
     hits = np.array([1] * 10 + [0] * 30 + [1] * 45 + [0] * 15)
-    f1, a, b = _f1_intervals(hits, labels, seed=0)
+    f1, a, b = f1_intervals(hits, labels, seed=0)
     assert (a.value, b.value) == (0.25, 0.75)
     assert f1.value == pytest.approx(2 * 0.25 * 0.75 / 1.0)
     assert f1.low < f1.value < f1.high
     assert 0.1 <= a.low < 0.25 < a.high <= 0.4
+
+
+def test_a_difference_of_f1_is_paired() -> None:
+    labels = np.array([0] * 40 + [-1] * 60)
+    rng = np.random.default_rng(0)
+    rival = (rng.random(100) < 0.4).astype(float)
+    better = rival.copy()
+    better[np.flatnonzero(rival == 0)[:8]] = 1
+    gain = f1_difference(better, rival, labels, seed=0)
+    f1 = [f1_intervals(hits, labels, seed=0)[0] for hits in (better, rival)]
+    assert gain.value == pytest.approx(f1[0].value - f1[1].value)
+    assert 0 < gain.low < gain.value < gain.high
+    # Each interval by itself overlaps the other: what both share cancels in the pair.
+    assert f1[0].low < f1[1].value
+    same = f1_difference(rival, rival, labels, seed=0)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
 def test_first_error_report_finds_marked_errors() -> None:
@@ -135,6 +152,7 @@ def test_first_error_report_finds_marked_errors() -> None:
                 "q_values": rewards.cumsum().tolist(),
                 "policy_step_logps": rng.normal(size=4).tolist(),
                 "ref_step_logps": rng.normal(size=4).tolist(),
+                "step_ends": rng.integers(3, 9, size=4).cumsum().tolist(),
             }
         )
     table = cells(first_error_report(Dataset.from_list(rows), seed=0))
@@ -165,6 +183,7 @@ def processbench_rows(split: str, count: int, seed: int, noise: float = 0.6) -> 
                 "q_values": rewards.cumsum().tolist(),
                 "policy_step_logps": rng.normal(size=steps).tolist(),
                 "ref_step_logps": rng.normal(size=steps).tolist(),
+                "step_ends": rng.integers(3, 9, size=steps).cumsum().tolist(),
             }
         )
     return Dataset.from_list(rows)
@@ -235,7 +254,8 @@ def test_first_error_f1_by_hand() -> None:
 
     def with_scores(first_error: list[int], scores: list[list[float]]) -> Dataset:
         rows = [
-            {"id": f"math-{i}", "prompt": str(i), "first_error": label} | dict.fromkeys(columns, s)
+            {"id": f"math-{i}", "prompt": str(i), "first_error": label, "step_ends": [4, 7]}
+            | dict.fromkeys(columns, s)
             for i, (label, s) in enumerate(zip(first_error, scores, strict=True))
         ]
         return Dataset.from_list(rows)

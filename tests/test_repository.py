@@ -56,13 +56,14 @@ CORE = (
     "evaluation",
     "reports",
     "figures",
-    "classroom",
+    "interactive",
     "cli",
 )
 #: Beside the core: these import it, and it never imports them.
 BESIDE = (
     "arithmetic",
     "beam_search",
+    "classroom",
     "comparisons",
     "experiments",
     "published",
@@ -70,17 +71,15 @@ BESIDE = (
     "stackmachine",
     "wordproblems",
 )
-#: For the chapters, beside the method: they grow by a figure or an exercise with every chapter.
-TEACHING = ("figures", "classroom")
+#: For the chapters, beside the method: they grow by a figure with every chapter.
+TEACHING = ("figures", "interactive")
 #: Lines of code of the rest of the core, without blank lines, comments and docstrings: 2,500, and
 #: 450 for inference at scale: some logits at a time, shared prompts, a cache on disk, files that
 #: several processes write and a killed run resumes, and the tables of carried thresholds and of
 #: one of N candidates; and 300 for presets and the memory that they need.
 CORE_LINES = 3250
 #: Public names that wait for their chapter: what the next chapters are announced to need.
-WAITING = {
-    "classroom.Prediction",
-}
+WAITING: set[str] = set()
 
 
 def core_sources() -> dict[str, str]:
@@ -266,7 +265,8 @@ def test_every_public_name_is_used() -> None:
     sources = {name: source for name, source in core_sources().items() if name != "cli"}
     modules = {*PACKAGE.rglob("*.py")} - {PACKAGE / f"{name}.py" for name in sources}
     users = [path.read_text(encoding="utf-8") for path in modules if path.stem != "__init__"]
-    users += [chapter_source(path) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    for folder in (ROOT / "notebooks", ROOT / "notebooks" / "exercises"):
+        users += [chapter_source(path) for path in sorted(folder.glob("*.ipynb"))]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     # A name that has found its use leaves the list of those that wait.
     assert set(unused_public_names(sources, users, readme)) == WAITING
@@ -563,6 +563,52 @@ def test_make_says_which_interpreter_it_needs(tmp_path: Path) -> None:
     assert "Python 3.11, 3.12 or 3.13 is needed" in result.stderr
     assert "make PYTHON=python3.12 run" in result.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+@pytest.mark.parametrize(("target", "task"), [("classroom", "editions"), ("grades", "grades")])
+def test_make_takes_the_folder_of_a_class_and_leaves_it_alone_when_it_cleans(
+    tmp_path: Path, target: str, task: str
+) -> None:
+    checkout = Checkout(tmp_path)
+    assert checkout.make(target).returncode == 0
+    assert checkout.calls()[-1] == f"notebooks/exercises/course.py {task} course"
+    (tmp_path / "course").mkdir()
+    assert checkout.make("clean").returncode == 0
+    assert (tmp_path / "course").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("programs", "installed", "missing"),
+    [
+        ({"chromium": 0, "apt-get": 0}, False, False),
+        ({"google-chrome": 0, "apt-get": 0}, False, False),
+        ({"apt-get": 0}, True, False),
+        ({"apt-get": 100}, False, True),
+        ({}, False, True),
+    ],
+)
+def test_make_installs_a_browser_where_it_can(
+    tmp_path: Path, programs: dict[str, int], installed: bool, missing: bool
+) -> None:
+    make = shutil.which("make") or pytest.skip("make is not installed")
+    for name, status in programs.items():
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho "{name} $@" >> log\nexit {status}\n', encoding="utf-8")
+        program.chmod(0o755)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    environment = {"PATH": str(tmp_path)}
+    result = subprocess.run(
+        [make, "chromium"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    log = tmp_path / "log"
+    calls = log.read_text(encoding="utf-8") if log.exists() else ""
+    assert ("install -qy chromium" in calls) == installed
+    assert ("are skipped (in CI they fail)" in result.stdout) == missing
 
 
 def test_what_the_makefile_names_exists() -> None:

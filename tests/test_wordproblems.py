@@ -24,7 +24,7 @@ from implicitprm.arithmetic.measure import answer_scores, candidate_grid
 from implicitprm.arithmetic.pretrain import collate as pad_rows
 from implicitprm.data import extract_answer, is_correct
 from implicitprm.evaluation import best_of_n_accuracy, vote_accuracy
-from implicitprm.experiments import smollm2
+from implicitprm.experiments import scorecard, smollm2
 from implicitprm.experiments.store import file_hash, load_result
 from implicitprm.logprobs import collate, response_logps
 from implicitprm.rewards import ImplicitPRM
@@ -388,6 +388,23 @@ def test_the_gradients_are_those_of_the_whole_model() -> None:
         torch.testing.assert_close(one.grad, other.grad, atol=1e-6, rtol=1e-4)
 
 
+def test_half_precision_is_below_the_trained_layers_only() -> None:
+    model, _ = tiny_model()
+    whole = copy.deepcopy(model)
+    memoise_trunk(model, 3, torch.bfloat16)
+    texts = [[5, 6, 7, 8, 9], [10, 11, 12]]
+    made, exact = logps(model, texts), logps(whole, texts)
+    assert made.dtype == torch.float32
+    assert 1e-5 < (made - exact).abs().max() < 0.1
+    made.sum().backward()
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    assert {weight.dtype for weight in trained} == {torch.float32}
+    counterpart = [*whole.model.layers[-3:].parameters(), *whole.model.norm.parameters()]
+    exact.sum().backward()
+    for one, other in zip(trained, counterpart, strict=True):
+        assert (one.grad - other.grad).norm() < 0.1 * other.grad.norm()
+
+
 def test_solutions_are_remembered_with_their_prompt_read_once() -> None:
     model, tokenizer = tiny_model()
     whole = copy.deepcopy(model)
@@ -541,3 +558,8 @@ def test_training_tells_right_from_wrong(small: None, monkeypatch: pytest.Monkey
     outcomes = answer_scores(smollm2.bench().score("train", 0.5))["reward, sum over steps"]
     labels = np.array([r for r, t in zip(rows["label"], rows["completion"], strict=True) if t])
     assert outcomes[labels].mean() > outcomes[~labels].mean()
+
+
+def test_the_scorecard_says_how_little_was_trained_on() -> None:
+    problems = len(set(load_solutions("train")["prompt"]))
+    assert f"answers to {problems} problems" in scorecard.SMOLLM2

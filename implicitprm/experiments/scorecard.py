@@ -535,12 +535,15 @@ def second_world() -> dict[str, dict[str, Any]]:
 
 # ---- A pre-trained model ----------------------------------------------------------------------
 
+#: How little the PRM of chapter 13 was trained on; a test compares it with the rollouts.
+SMOLLM2 = "SmolLM2-135M, trained on answers to 80 problems"
+
 
 def on_a_pretrained_model(rules: Mapping[str, str]) -> list[Effect]:
     """Rules of choice among eight answers minus the majority vote, mean of the seeds."""
     rows = pick("smollm2", part="summary")["rows"]
     return [
-        Effect(condition, as_triple(rows[rule]["minus majority"]))
+        Effect(f"{condition}, {SMOLLM2}", as_triple(rows[rule]["minus majority"]))
         for rule, condition in rules.items()
     ]
 
@@ -549,13 +552,13 @@ def right_calculations() -> list[Effect]:
     """AUROC of step rewards minus ½: value and interval averaged over seeds."""
     runs = [cell for cell in cells("smollm2") if cell["part"] == "run"]
     found = np.mean([run["right calculation AUROC"]["step reward"] for run in runs], axis=0)
-    return [Effect("SmolLM2-135M", as_triple((found - 0.5).tolist()), unit="AUROC − ½")]
+    return [Effect(SMOLLM2, as_triple((found - 0.5).tolist()), unit="AUROC − ½")]
 
 
 def beyond_its_reference() -> list[Effect]:
     """AUROC within problems of the reward minus that of log π_ref, right against wrong answers."""
     found = pick("smollm2", part="summary")["reward minus log π_ref alone, AUROC"]
-    return [Effect("SmolLM2-135M", as_triple(found), unit="AUROC")]
+    return [Effect(SMOLLM2, as_triple(found), unit="AUROC")]
 
 
 # ---- The open questions ----------------------------------------------------------------------

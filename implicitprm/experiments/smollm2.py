@@ -81,27 +81,40 @@ class Bench:
     """The policy of this process, with what its frozen layers have computed so far.
 
     ``rows_of`` gives the solutions of a split by its name; ``adapter`` says which model is policy
-    and reference: the one with the shipped adapter, or SmolLM2 as it comes.
+    and reference: the one with the shipped adapter, or SmolLM2 as it comes. The last ``layers``
+    are trained, those below run in ``precision``.
     """
 
-    def __init__(self, rows_of: Callable[[str], Dataset], adapter: bool = True) -> None:
+    def __init__(
+        self,
+        rows_of: Callable[[str], Dataset],
+        adapter: bool = True,
+        layers: int = LAYERS,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
         self.rows_of = rows_of
         self.model, self.tokenizer = load_policy(adapter)
-        memoise_trunk(self.model, LAYERS)
-        self._start = {
+        memoise_trunk(self.model, layers, precision)
+        self._start = self.weights()
+        self._references: dict[str, list[ScoredSolution | None]] = {}
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """A copy of the weights that are trained."""
+        return {
             name: weight.detach().clone()
             for name, weight in self.model.named_parameters()
             if weight.requires_grad
         }
-        self._references: dict[str, list[ScoredSolution | None]] = {}
 
-    def reset(self, attention: str = "sdpa") -> None:
-        """Back to the policy as it was loaded."""
-        self.model.load_state_dict(self._start, strict=False)
+    def reset(
+        self, attention: str = "sdpa", weights: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
+        """Back to the policy as it was loaded, or to ``weights``."""
+        self.model.load_state_dict(self._start if weights is None else weights, strict=False)
         self.model.config._attn_implementation = attention
         self.model.eval()
 
-    def train(self, cell: Cell, epochs: int) -> None:
+    def train(self, cell: Cell, epochs: int, batch_size: int = BATCH_SIZE) -> None:
         """Train the last layers, from where they were loaded, on the split ``train``."""
         rows = self.rows_of("train")
         ref_logps = [float(s.policy_logps.sum()) for s in self._reference("train") if s is not None]
@@ -115,7 +128,7 @@ class Bench:
                     beta=cell["beta"],
                     learning_rate=cell["learning_rate"],
                     num_train_epochs=epochs,
-                    per_device_train_batch_size=BATCH_SIZE,
+                    per_device_train_batch_size=batch_size,
                     save_strategy="no",
                     disable_tqdm=True,
                     seed=cell["seed"],
@@ -129,11 +142,7 @@ class Bench:
     def score(self, split: str, beta: float) -> list[ScoredSolution | None]:
         """The rewards of a split under the model as it is now; None for an empty response."""
         policy = self._log_probabilities(split)
-        weights = {
-            name: weight.detach().clone()
-            for name, weight in self.model.named_parameters()
-            if weight.requires_grad
-        }
+        weights = self.weights()
         reference = self._reference(split)
         self.model.load_state_dict(weights, strict=False)
         return [
@@ -150,22 +159,18 @@ class Bench:
 
     def _log_probabilities(self, split: str) -> list[ScoredSolution | None]:
         rows = self.rows_of(split)
-        known = [bool(text.strip()) for text in rows["completion"]]
+        steps = [_steps(row) for row in rows]
         scorer = ImplicitPRM(self.model, None, self.tokenizer, 1.0, WORD_FORMAT)
         solutions = [
-            Solution(
-                row["prompt"],
-                WORD_FORMAT.split(row["completion"]),
-                row.get("finished") is not False,
-            )
-            for row, inside in zip(rows, known, strict=True)
-            if inside
+            Solution(row["prompt"], of_row, row.get("finished") is not False)
+            for row, of_row in zip(rows, steps, strict=True)
+            if of_row
         ]
         encoded = [encode(self.tokenizer, solution, WORD_FORMAT) for solution in solutions]
         decoder: Any = self.model.base_model
         decoder.remember(encoded, self.model.device)
         scored = iter(scorer.score_solutions(solutions, SCORING_BATCH))
-        return [next(scored) if inside else None for inside in known]
+        return [next(scored) if of_row else None for of_row in steps]
 
 
 @cache
@@ -181,6 +186,13 @@ def rollouts_of(split: str) -> Dataset:
     if split != "train":
         return rows
     return rows.select([i for i, text in enumerate(rows["completion"]) if text.strip()])
+
+
+def _steps(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The steps of a row of either format; none for an empty response."""
+    if "completions" in row:
+        return tuple(row["completions"])
+    return WORD_FORMAT.split(row["completion"]) if row["completion"].strip() else ()
 
 
 def _with_reference(policy: ScoredSolution, ref: ScoredSolution, beta: float) -> ScoredSolution:

@@ -24,11 +24,13 @@ class MemoisedTrunk(nn.Module):
     """A decoder of the Llama family that remembers the states (T, h) below its last ``layers``.
 
     The parameters are those of the layers above, and of the last norm. States are float32 or the
-    model's own precision, on the model's device: 4·h bytes a token.
+    model's own precision, on the model's device: 4·h bytes a token. The layers below run under
+    autocast to ``precision``.
     """
 
-    def __init__(self, decoder: Any, layers: int):
+    def __init__(self, decoder: Any, layers: int, precision: torch.dtype):
         super().__init__()
+        self._precision = precision
         self.top = _part(decoder, decoder.layers[-layers:], decoder.norm)
         # In a list, so that no module: an optimiser, a copy or a save does not see it.
         self._trunk = [_part(decoder, decoder.layers[:-layers], nn.Identity())]
@@ -58,11 +60,16 @@ class MemoisedTrunk(nn.Module):
     def _remember(
         self, texts: list[tuple[int, ...]], input_ids: Tensor, attention_mask: Tensor
     ) -> None:
-        states = self._trunk[0](
-            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
-        ).last_hidden_state
+        states = self._below(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         for text, row in zip(texts, states, strict=True):
             self._states[text] = row[: len(text)].clone()
+
+    def _below(self, **inputs: Any) -> Tensor:
+        """The states (B, T, h) after the frozen layers."""
+        device = inputs["input_ids"].device.type
+        half = self._precision != torch.float32
+        with torch.autocast(device, self._precision, enabled=half):
+            return self._trunk[0](**inputs).last_hidden_state
 
     @torch.no_grad()
     def remember(self, solutions: Iterable[EncodedSolution], device: torch.device) -> None:
@@ -75,14 +82,11 @@ class MemoisedTrunk(nn.Module):
         for prompt, responses in by_prompt.items():
             padded = pad_sequence([torch.tensor(r) for r in responses], batch_first=True)
             cache = DynamicCache()
-            before = self._trunk[0](
-                input_ids=torch.tensor([prompt], device=device), past_key_values=cache
-            ).last_hidden_state[0]  # (P, h)
+            read = torch.tensor([prompt], device=device)
+            before = self._below(input_ids=read, past_key_values=cache)[0]  # (P, h)
             cache.batch_repeat_interleave(len(responses))
             # Padding stands on the right, where no token of the text sees it.
-            after = self._trunk[0](
-                input_ids=padded.to(device), past_key_values=cache
-            ).last_hidden_state  # (B, R, h)
+            after = self._below(input_ids=padded.to(device), past_key_values=cache)  # (B, R, h)
             for response, row in zip(responses, after, strict=True):
                 states = torch.cat([before, row[: len(response)]])
                 self._states[prompt + response] = states
@@ -98,12 +102,16 @@ def _part(decoder: Any, layers: nn.ModuleList, norm: nn.Module) -> Any:
     return part
 
 
-def memoise_trunk(model: PreTrainedModel, layers: int) -> None:
+def memoise_trunk(
+    model: PreTrainedModel, layers: int, precision: torch.dtype = torch.float32
+) -> None:
     """Freeze all but the last ``layers`` decoder layers, and run what is below once per text.
 
     The model can then be trained and scored as before, but not saved, and it cannot sample: there
-    is no key-value cache. Raises ValueError for an impossible number of layers.
+    is no key-value cache. ``precision`` torch.bfloat16 halves the time of the layers below on a CPU
+    that has it, for policy and reference alike. Raises ValueError for an impossible number of
+    layers.
     """
     train_last_layers(model, layers)
     decoder: Any = model.base_model
-    setattr(model, model.base_model_prefix, MemoisedTrunk(decoder, layers))
+    setattr(model, model.base_model_prefix, MemoisedTrunk(decoder, layers, precision))

@@ -1,17 +1,10 @@
-"""Predictions and self-checking exercises for the chapters. Nothing leaves the computer.
-
-`predict` records an answer before a result is shown and `compare` sets the result beside it.
-`check` runs a learner's function against the package on fresh random inputs; where they differ, it
-looks for a known mistake that gives the same wrong outputs, and names it without the solution.
-"""
+"""The exercise at the end of each chapter: a reference, random inputs, and known mistakes."""
 
 from __future__ import annotations
 
-import copy
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -21,221 +14,13 @@ from scipy.special import comb, logsumexp
 from torch import Tensor
 from torch.nn import functional as F
 
+from implicitprm.classroom.exercise import Exercise
 from implicitprm.evaluation import best_of_n_accuracy, first_error, first_error_scores, pass_at_n
 from implicitprm.logprobs import token_logps
 from implicitprm.losses import ce_loss, kto_loss, kto_reference_point
 from implicitprm.qvalues import soft_implicit_hard
 from implicitprm.rewards import q_values, token_rewards
 from implicitprm.selection import aggregate, majority_vote, weighted_vote
-
-Answer = float | str | tuple[str, ...]
-SIGNS = ("negative", "zero", "positive")
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A recorded answer to one question, in a form that a result can be compared with."""
-
-    question: str
-    answer: Answer
-    within: float | None
-
-    def agrees_with(self, observed: Answer) -> bool:
-        if self.within is not None:
-            return abs(_number(observed) - _number(self.answer)) <= self.within
-        return self.answer == observed
-
-
-_predictions: dict[str, Prediction] = {}
-_revealed: set[str] = set()  # keys whose result has been shown
-
-
-def predict(
-    key: str,
-    question: str,
-    answer: float | str | Sequence[str],
-    *,
-    among: Sequence[str] | None = None,
-    within: float | None = None,
-) -> None:
-    """Record what you expect, before the cell that shows it runs. A later answer replaces it.
-
-    Forms of an answer: a number, which counts as right ``within`` that distance; one of the
-    choices ``among`` (``among=SIGNS`` for a sign); or an ordering of all of ``among``, smallest
-    first, as a list.
-
-    Raises ValueError where the answer has none of these forms.
-    """
-    recorded: Answer
-    if isinstance(answer, str) and among is not None:
-        if answer not in among:
-            raise ValueError(f"{key}: {answer!r} is not a choice; choose one of {tuple(among)}")
-        recorded = answer
-    elif isinstance(answer, (list, tuple)) and among is not None:
-        if sorted(answer) != sorted(among):
-            raise ValueError(f"{key}: order all of {tuple(among)}, each once; got {tuple(answer)}")
-        recorded = tuple(answer)
-    elif isinstance(answer, (float, int, np.number)) and within is not None:
-        recorded = _number(answer)
-    else:
-        raise ValueError(
-            f"{key}: {answer!r} is no answer yet: give a number (with within=…), a choice or an "
-            "ordering (with among=…)"
-        )
-    _predictions[key] = Prediction(question, recorded, within)
-    late = " (after the result was shown)" if key in _revealed else ""
-    print(f"{question}\nYou predict: {_shown(recorded)}{late}")
-
-
-def compare(key: str, observed: float | str | Sequence[str]) -> None:
-    """Print the result beside the prediction recorded under ``key``.
-
-    Raises ValueError if none was recorded.
-    """
-    if key not in _predictions:
-        raise ValueError(
-            f"no prediction under {key!r}: run the cell with predict({key!r}, …) first"
-        )
-    prediction = _predictions[key]
-    _revealed.add(key)
-    result: Answer = (
-        observed if isinstance(observed, (str, float, int, np.number)) else tuple(observed)
-    )
-    verdict = "as predicted" if prediction.agrees_with(result) else "not as predicted"
-    print(f"You predicted: {_shown(prediction.answer)}\nObserved: {_shown(result)} ({verdict})")
-
-
-def sign(value: float, tolerance: float = 1e-9) -> str:
-    """``value`` as one of SIGNS; within ``tolerance`` of 0 it is zero."""
-    return SIGNS[1 + int(value > tolerance) - int(value < -tolerance)]
-
-
-def _number(value: Answer) -> float:
-    if isinstance(value, (str, tuple)) or not np.isfinite(value):
-        raise ValueError(f"{value!r} is not a finite number")
-    return float(value)
-
-
-def _shown(answer: Answer) -> str:
-    if isinstance(answer, str):
-        return answer
-    return " < ".join(answer) if isinstance(answer, tuple) else f"{answer:.3g}"
-
-
-@dataclass(frozen=True)
-class Exercise:
-    """A function to write: what it must equal, on which inputs, and what usually goes wrong.
-
-    ``mistakes`` maps the message for a learner to a function that makes that mistake.
-    """
-
-    reference: Callable[..., Any]
-    inputs: Callable[[np.random.Generator], tuple[Any, ...]]
-    mistakes: Mapping[str, Callable[..., Any]]
-    trials: int = 20
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """Whether a submission passed, and what to tell the learner; true where it passed."""
-
-    passed: bool
-    message: str
-
-    def __bool__(self) -> bool:
-        return self.passed
-
-    def __repr__(self) -> str:
-        return self.message
-
-
-def check(name: str, submission: Callable[..., Any]) -> CheckResult:
-    """Run ``submission`` against the exercise ``name`` of EXERCISES on fresh random inputs.
-
-    Raises ValueError for an unknown name.
-    """
-    if name not in EXERCISES:
-        raise ValueError(f"no exercise {name!r}; there are {', '.join(EXERCISES)}")
-    exercise = EXERCISES[name]
-    rng = np.random.default_rng()
-    inputs = [exercise.inputs(rng) for _ in range(exercise.trials)]
-    outputs = []
-    for arguments in inputs:
-        try:
-            # A copy, so that a submission that works in place does not spoil the comparison.
-            output = submission(*copy.deepcopy(arguments))
-        except NotImplementedError:
-            return _failed(name, "it is not written yet")
-        except Exception as error:
-            return _failed(name, f"{type(error).__name__} on {_shapes(arguments)}: {error}")
-        if output is None:
-            return _failed(name, "it returns None; is there a return at its end?")
-        outputs.append(output)
-    expected = [exercise.reference(*arguments) for arguments in inputs]
-    if _all_equal(outputs, expected):
-        return CheckResult(True, f"{name}: right on {len(inputs)} random inputs")
-    for arguments, output, wanted in zip(inputs, outputs, expected, strict=True):
-        if isinstance(wanted, str) != isinstance(output, str):
-            return _failed(
-                name, f"it returns a {type(output).__name__}, not a {type(wanted).__name__}"
-            )
-        if np.shape(_array(output)) != np.shape(_array(wanted)):
-            return _failed(
-                name,
-                f"on {_shapes(arguments)} it returns shape {np.shape(_array(output))}, "
-                f"expected {np.shape(_array(wanted))}",
-            )
-    for message, mistake in exercise.mistakes.items():
-        with np.errstate(all="ignore"):
-            if _all_equal(outputs, (mistake(*arguments) for arguments in inputs)):
-                return _failed(name, message)
-    if any(
-        _finite(wanted) > _finite(output) for output, wanted in zip(outputs, expected, strict=True)
-    ):
-        return _failed(name, "some of its results are infinite or NaN where they should not be")
-    wrong = sum(not _equal(o, e) for o, e in zip(outputs, expected, strict=True))
-    return _failed(
-        name,
-        f"wrong on {wrong} of {len(inputs)} random inputs, in no way that this check knows; try it "
-        "by hand on the smallest input you can think of",
-    )
-
-
-def _failed(name: str, reason: str) -> CheckResult:
-    return CheckResult(False, f"{name}: not yet: {reason}")
-
-
-def _array(value: Any) -> np.ndarray:
-    if isinstance(value, Tensor):
-        return value.detach().cpu().numpy()
-    return np.asarray(value)
-
-
-def _equal(left: Any, right: Any) -> bool:
-    a, b = _array(left), _array(right)
-    if a.shape != b.shape:
-        return False
-    if not (np.issubdtype(a.dtype, np.number) and np.issubdtype(b.dtype, np.number)):
-        return bool(np.all(a == b))
-    return bool(np.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True))
-
-
-def _all_equal(left: Iterable[Any], right: Iterable[Any]) -> bool:
-    return all(_equal(a, b) for a, b in zip(left, right, strict=True))
-
-
-def _finite(value: Any) -> bool:
-    array = _array(value)
-    return not np.issubdtype(array.dtype, np.number) or bool(np.isfinite(array).all())
-
-
-def _shapes(arguments: Sequence[Any]) -> str:
-    described = [
-        f"a list of {len(a)}" if isinstance(a, list) else f"shape {np.shape(_array(a))}"
-        for a in arguments
-    ]
-    return f"inputs ({', '.join(described)})"
-
 
 # Chapter 00: the weighted vote over answers, each scored by its worst step.
 

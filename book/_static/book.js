@@ -1,0 +1,12 @@
+// A formula wider than the page scrolls inside its box. Only a box that takes the focus can be
+// scrolled with the keyboard; MathJax's do not.
+(function () {
+  const mark = () => {
+    for (const formula of document.querySelectorAll('mjx-container[display="true"]')) {
+      if (formula.scrollWidth > formula.clientWidth) formula.tabIndex = 0;
+      else formula.removeAttribute("tabindex");
+    }
+  };
+  window.addEventListener("load", () => window.MathJax?.startup?.promise.then(mark));
+  window.addEventListener("resize", mark);
+})();

@@ -1,0 +1,138 @@
+"""Two hints for each exercise of the sheets: a question to think about, then a way to begin."""
+
+from __future__ import annotations
+
+#: By the name of an exercise: of the function to write, or the sheet's number and a word.
+HINTS: dict[str, tuple[str, str]] = {
+    "best_answer": (
+        "Each solution gets one number first. Which one, if a single wrong step spoils it?",
+        "Make a list with the minimum of each array, and find the position of its largest entry.",
+    ),
+    "00-ceiling": (
+        "The rows are different completions, and several of them can end with the same answer "
+        "of the same problem. What has to be added up?",
+        "A dictionary from prompt to a Counter of answers; count row['weight'], not rows. Note "
+        "the label of each pair of prompt and answer on the way.",
+    ),
+    "step_rewards": (
+        "Each token has one number. Which tokens does an exclusive end leave to the next step?",
+        "A step's tokens are the slice from the end of the step before, or 0, to its own end.",
+    ),
+    "01-beta": (
+        "The logarithm of a product is a sum, and the reward is β times a logarithm. What "
+        "undoes a logarithm?",
+        "The log-ratio of the whole response is reward / β; a mean per token divides it by the "
+        "number of tokens.",
+    ),
+    "q_by_expectation": (
+        "From the inside out: divide, take the exponential, average, take the logarithm, multiply.",
+        "The average weighs each completion by its probability under π_ref, and these add up to 1.",
+    ),
+    "02-normalised": (
+        "Write the expectation out: it has two terms, and it must be 1 for its logarithm to be 0.",
+        "Solve p·exp(x) + (1 − p)·exp(−1) = 1 for x. For the ceiling let the second term go to 0.",
+    ),
+    "expected_max": (
+        "With which chance are all k draws among the j lowest? And what is the difference "
+        "between j and j − 1?",
+        "Sort the rewards; the one of rank j is the maximum with chance (j/M)^k − ((j−1)/M)^k.",
+    ),
+    "03-beta": (
+        "E exp(r/β) has two terms here, each with probability one half.",
+        "The value falls from 1 to 0.5 as β grows: halve an interval of β until it is narrow, "
+        "or try a fine grid.",
+    ),
+    "merged_counts": (
+        "What remembers keys in the order in which they first came?",
+        "A dictionary from completion to count; add 1 for each completion, and return its values.",
+    ),
+    "04-counts": (
+        "A row stands for `weight` rollouts. Which of the three shares divides by the sum of "
+        "weights?",
+        "of_rollouts is a weighted mean of the labels, of_rows a plain one; every rollout "
+        "beyond the first of its row is a repeat.",
+    ),
+    "ce_gradient": (
+        "Differentiate −log σ(r) by r, and −log σ(−r); both can be written with σ(r).",
+        "For a right response it is σ(r) − 1, for a wrong one σ(r): one formula with the label "
+        "does both. Mind the mean.",
+    ),
+    "05-constant": (
+        "The loss is −p·log σ(c) − (1 − p)·log σ(−c). Where is its derivative 0?",
+        "At σ(c) = p. Put that back into the loss; σ(−c) is 1 − p.",
+    ),
+    "dpo_over_pairs": (
+        "How many pairs do two right and three wrong responses make?",
+        "Two loops, or rewards[labels][:, None] minus rewards[~labels][None, :]; the loss of "
+        "each difference, then the mean.",
+    ),
+    "06-shift": (
+        "DPO sees r_w − r_l only. What does s do to that difference?",
+        "The cross-entropy is log(1 + exp(−(3 + s))) + log(1 + exp(1 + s)). Where do its two "
+        "terms pull equally hard?",
+    ),
+    "pass_at_n": (
+        "It is easier to count the draws without any right candidate.",
+        "All n come from the total − right wrong ones: divide two binomial coefficients, and "
+        "subtract from 1.",
+    ),
+    "07-blind-spot": (
+        "Draw for each candidate whether it is right, and for each wrong one whether it is in "
+        "the blind spot.",
+        "Arrays of shape (problems, n): right, blind, scores; scores.argmax(axis=1) picks one "
+        "candidate a problem.",
+    ),
+    "soft_and_hard": (
+        "Both labels look along the completions of one step. Which axis is that?",
+        "A mean and an any along axis 1, as the two rows of one array.",
+    ),
+    "08-ratio": (
+        "Write both costs per response token: what is read, what is trained on, what is generated?",
+        "Cross-entropy costs 2 + 6, Math-Shepherd 6 + 2·K·S·f. For the second number solve for "
+        "K·S·f.",
+    ),
+    "expected_distinct": (
+        "With which chance is a given response drawn at least once?",
+        "It is missing with chance (1 − p)^n. Expectations add up, whether or not the events "
+        "depend on each other.",
+    ),
+    "09-mixed": (
+        "Different rows of a prompt are different completions. Which labels occur?",
+        "A dictionary from prompt to the set of its labels; count sets that are {True}, "
+        "{False}, or both.",
+    ),
+    "step_label_loss": (
+        "What must the loss of a wrong step do when its reward rises?",
+        "Multiply each reward by its label, take −log σ of the product, then the mean over steps.",
+    ),
+    "10-uniform": (
+        "log(1/V) = −log V, for each token.",
+        "Equal rewards: β·(log π_θ + n·log V) is the same for both. With equal n the second "
+        "term is the same number for both.",
+    ),
+    "step_auroc": (
+        "Compare every right step with every wrong one: won, lost, or tied.",
+        "rewards of right [:, None] against wrong [None, :]; the share that is larger, plus "
+        "half the share that is equal.",
+    ),
+    "11-minimum": (
+        "For one solution with S steps, with which chance is the minimum on a given step?",
+        "Average 1/S over rollouts; a row counts `weight` times.",
+    ),
+    "15-interval": (
+        "Which array holds one number per problem, paired between the two rules?",
+        "Subtract per problem first, then resample problems: paired_difference does both.",
+    ),
+}
+
+
+def hint(name: str, number: int = 1) -> None:
+    """Print hint ``number`` (1 or 2) for the exercise ``name``.
+
+    Raises ValueError where there is none.
+    """
+    if name not in HINTS:
+        raise ValueError(f"no hints for {name!r}; there are hints for {', '.join(HINTS)}")
+    if number not in (1, 2):
+        raise ValueError(f"there are hints 1 and 2, not {number!r}")
+    print(f"Hint {number} of 2: {HINTS[name][number - 1]}")

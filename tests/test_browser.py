@@ -1,0 +1,438 @@
+"""The pages of the book in a browser, opened as files: what a reader meets on them.
+
+Each page is visited once, in both colour schemes and at two widths; the tests ask the visit.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urldefrag, urlsplit
+from urllib.request import url2pathname
+
+import numpy as np
+import pytest
+import yaml
+from axe_playwright_python.base import AXE_SCRIPT
+from book_build import ROOT, build_repository
+from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright
+
+from implicitprm.qvalues import completions, implicit_q, random_language, soft_implicit_hard
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+#: No sandbox, since containers run as root; nothing that chromium does on its own account.
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+
+def names_of_pages() -> list[str]:
+    toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
+    listed = [entry["file"] for entry in toc["chapters"]]
+    return [f"{name}.html" for name in (toc["root"], *listed)]
+
+
+# ---- What is measured on a page -------------------------------------------------------------
+
+#: Text whose contrast with its background is below what WCAG AA asks of it: 4.5, or 3 where large.
+#: Elements of the same colours and size are one entry. Backgrounds are flattened over ancestors;
+#: text on an image is left out.
+CONTRAST = """() => {
+  const canvas = document.createElement('canvas');
+  canvas.width = canvas.height = 1;
+  const context = canvas.getContext('2d', {willReadFrequently: true});
+  const cache = new Map();
+  const rgba = text => {
+    if (!cache.has(text)) {
+      context.clearRect(0, 0, 1, 1);
+      context.fillStyle = text;
+      context.fillRect(0, 0, 1, 1);
+      const [r, g, b, a] = context.getImageData(0, 0, 1, 1).data;
+      cache.set(text, [r, g, b, a / 255]);
+    }
+    return cache.get(text);
+  };
+  const over = (top, bottom) =>
+    [0, 1, 2].map(i => top[i] * top[3] + bottom[i] * (1 - top[3])).concat(1);
+  const luminance = color => [0.2126, 0.7152, 0.0722].reduce((sum, weight, i) => {
+    const c = color[i] / 255;
+    return sum + weight * (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+  }, 0);
+  const backgrounds = new Map();
+  const background = element => {
+    if (!element) return [255, 255, 255, 1];
+    if (!backgrounds.has(element)) {
+      const style = getComputedStyle(element);
+      const behind = background(element.parentElement);
+      backgrounds.set(element, behind && style.backgroundImage === 'none'
+        ? over(rgba(style.backgroundColor), behind) : null);
+    }
+    return backgrounds.get(element);
+  };
+  const found = new Map();
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const text = walker.currentNode.textContent.trim(), element = walker.currentNode.parentElement;
+    if (!text || element.closest('script, style, noscript, mjx-assistive-mml, :disabled')) continue;
+    const box = element.getBoundingClientRect();
+    if (box.width < 2 || box.height < 2) continue;
+    if (!element.checkVisibility({visibilityProperty: true, opacityProperty: true})) continue;
+    const style = getComputedStyle(element), behind = background(element);
+    if (!behind) continue;
+    let opacity = 1;
+    for (let e = element; e; e = e.parentElement) opacity *= Number(getComputedStyle(e).opacity);
+    const colour = [...rgba(element.closest('svg') ? style.fill : style.color)];
+    colour[3] *= opacity;
+    const shades = [luminance(over(colour, behind)), luminance(behind)].sort((a, b) => b - a);
+    const ratio = (shades[0] + 0.05) / (shades[1] + 0.05);
+    const size = parseFloat(style.fontSize), bold = Number(style.fontWeight) >= 700;
+    const needed = size >= 24 || (bold && size >= 18.66) ? 3 : 4.5;
+    if (ratio < needed - 0.005) {
+      const key = [colour, behind, size].join(' ');
+      const place = element.tagName.toLowerCase() + '.' + element.className;
+      if (!found.has(key)) found.set(key, `${ratio.toFixed(2)} ${place}: ${text.slice(0, 40)}`);
+    }
+  }
+  return [...found.values()];
+}"""
+
+#: Elements that reach beyond the right edge and that no scrolling box contains.
+OVERFLOW = """() => {
+  const width = document.documentElement.clientWidth;
+  const contained = element => {
+    for (let e = element.parentElement; e && e !== document.body; e = e.parentElement)
+      if (getComputedStyle(e).overflowX !== 'visible') return true;
+    return false;
+  };
+  const wide = [...document.querySelectorAll('article *')].filter(element => {
+    const box = element.getBoundingClientRect();
+    return box.width > 1 && box.right > width + 1 && !contained(element);
+  }).map(element => {
+    const end = element.getBoundingClientRect().right;
+    return `${element.tagName.toLowerCase()}.${element.className} ends at ${end}`;
+  });
+  return document.documentElement.scrollWidth > width ? ['the page scrolls', ...wide] : wide;
+}"""
+
+FORMULAS_ARE_DONE = """() => document.querySelectorAll('mjx-container').length
+  >= document.querySelectorAll('span.math, div.math').length"""
+
+#: axe-core asks the browser what lies under each piece of text, a minute for a page with much code;
+#: CONTRAST measures the same from computed styles.
+AXE = """rules => axe.run(document, {
+  preload: false,  // of style sheets, for rules that are not among the serious ones
+  resultTypes: ['violations'],
+  rules: {'color-contrast': {enabled: false}},
+  ...(rules ? {runOnly: rules} : {}),
+}).then(result => result.violations
+  .filter(violation => ['serious', 'critical'].includes(violation.impact))
+  .map(violation => `${violation.id}: ${violation.nodes.map(node => node.target).join('; ')}`))"""
+#: The rules of axe-core that depend on the width.
+OF_WIDTH = ["scrollable-region-focusable", "target-size"]
+
+
+@dataclass
+class Visit:
+    """What one page did: each list holds problems, in words."""
+
+    requests: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    formulas: list[str] = field(default_factory=list)
+    overflow: list[str] = field(default_factory=list)
+    contrast: list[str] = field(default_factory=list)
+    axe: list[str] = field(default_factory=list)
+    titles: int = 0
+    schemes: list[str] = field(default_factory=list)
+    #: Addresses of links, and the names that links to this page may end with.
+    links: set[str] = field(default_factory=set)
+    anchors: set[str] = field(default_factory=set)
+
+
+def show_scheme(page: Page, scheme: str) -> None:
+    """The page in ``light`` or ``dark``, as the theme's own switch would set it."""
+    page.evaluate("scheme => { document.documentElement.dataset.theme = scheme }", scheme)
+
+
+def names_on(page: Page) -> set[str]:
+    return set(page.eval_on_selector_all("[id]", "elements => elements.map(e => e.id)"))
+
+
+def visit(browser: Browser, path: Path, patience: int = 60_000) -> Visit:
+    """Measure a page in both schemes, at both widths; formulas have ``patience`` milliseconds."""
+    found = Visit()
+    context = browser.new_context(viewport=DESKTOP, reduced_motion="reduce")  # type: ignore[arg-type]
+    context.route("http*://**", lambda route: route.abort())
+    page = context.new_page()
+    page.on("request", lambda r: _note_request(found, r.url))
+    page.on("console", lambda m: found.errors.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: found.errors.append(str(error)))
+    page.goto(path.as_uri(), wait_until="load")
+    try:
+        page.wait_for_function(FORMULAS_ARE_DONE, timeout=patience)
+    except TimeoutError as error:
+        found.formulas.append(f"not all rendered: {error}")
+    found.formulas += page.locator("mjx-merror").all_text_contents()
+    found.titles = page.locator("article h1").count()
+    found.links = set(page.eval_on_selector_all("a[href]", "links => links.map(link => link.href)"))
+    found.anchors = names_on(page)
+    page.evaluate(AXE_SCRIPT)
+    found.axe += page.evaluate(AXE)
+    for size in (DESKTOP, PHONE):
+        page.set_viewport_size(size)  # type: ignore[arg-type]
+        # The theme and the book react to a resize with a delay.
+        page.wait_for_timeout(400)
+        found.overflow += [f"{size['width']}: {text}" for text in page.evaluate(OVERFLOW)]
+        for scheme in ("light", "dark"):
+            show_scheme(page, scheme)
+            text = page.evaluate(CONTRAST)
+            found.contrast += [f"{size['width']}, {scheme}: {line}" for line in text]
+            body = "getComputedStyle(document.body).backgroundColor"
+            found.schemes.append(page.evaluate(body))
+    found.axe += page.evaluate(AXE, OF_WIDTH)
+    context.close()
+    return found
+
+
+def _note_request(found: Visit, address: str) -> None:
+    if not address.startswith(("file:", "data:", "blob:")):
+        found.requests.append(address)
+
+
+def find_browser() -> str:
+    """The path of a browser; without one the test is skipped, or fails where CI is set."""
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
+        reason = f"no browser is installed, none of {', '.join(BROWSERS)}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{reason}; in CI the pages must be seen")
+        pytest.skip(reason)
+    return executable
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    executable = find_browser()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Path:
+    return build_repository(tmp_path_factory.mktemp("book"))
+
+
+@pytest.fixture(scope="module")
+def visits(browser: Browser, site: Path) -> dict[str, Visit]:
+    return {name: visit(browser, site / name) for name in names_of_pages()}
+
+
+# ---- Every page -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", names_of_pages())
+def test_a_page_fetches_nothing_and_reports_no_error(visits: dict[str, Visit], name: str) -> None:
+    assert visits[name].requests == []
+    assert visits[name].errors == []
+
+
+@pytest.mark.parametrize("name", names_of_pages())
+def test_every_formula_is_rendered(visits: dict[str, Visit], name: str) -> None:
+    assert visits[name].formulas == []
+
+
+@pytest.mark.parametrize("name", names_of_pages())
+def test_a_page_has_one_title(visits: dict[str, Visit], name: str) -> None:
+    assert visits[name].titles == 1
+
+
+@pytest.mark.parametrize("name", names_of_pages())
+def test_nothing_reaches_beyond_the_edge(visits: dict[str, Visit], name: str) -> None:
+    assert visits[name].overflow == []
+
+
+@pytest.mark.parametrize("name", names_of_pages())
+def test_text_stands_out_from_its_background(visits: dict[str, Visit], name: str) -> None:
+    light, dark = visits[name].schemes[:2]
+    assert light != dark
+    assert visits[name].contrast == []
+
+
+@pytest.mark.parametrize("name", names_of_pages())
+def test_axe_core_finds_nothing_serious(visits: dict[str, Visit], name: str) -> None:
+    assert visits[name].axe == []
+
+
+# ---- Interactive figures --------------------------------------------------------------------
+
+
+def shown(page: Page, figure: str) -> tuple[str, str, str]:
+    """What a reader sees: drawing, reading, and the words beside the last slider."""
+    root = page.locator(f"#{figure}")
+    drawing = root.locator("[data-drawing]").evaluate("part => part.textContent")
+    return drawing, root.locator("[data-reading]").inner_text(), root.locator(
+        "label span"
+    ).last.inner_text()  # fmt: skip
+
+
+def test_the_beta_slider_shows_the_values_that_python_computed(
+    browser: Browser, site: Path
+) -> None:
+    """The language of chapter 03, computed anew, against what the page of the chapter shows."""
+    rng = np.random.default_rng(0)
+    reference = random_language(rng, vocabulary_size=4, max_length=4)
+    policy = random_language(rng, vocabulary_size=4, max_length=4)
+    found, logps = completions(reference, ())
+    rewards = [implicit_q(policy, reference, y, 1.0)[-1] for y in found]
+
+    def expect(position: int) -> None:
+        beta = 10 ** (position / 10 - 2)
+        value = soft_implicit_hard(rewards, beta, logps).implicit
+        drawing, reading, label = shown(page, "beta-explorer")
+        assert label == f"{beta:.3g}"
+        assert drawing == f"{value:+z.3f}"
+        assert reading.startswith(f"At β = {beta:.3g} the implicit value is {value:+z.3f}:")
+
+    page = browser.new_page()
+    page.goto((site / "notebooks" / "03_soft_hard_implicit.html").as_uri())
+    slider = page.locator("#beta-explorer input")
+    expect(20)
+    slider.press("ArrowRight")
+    expect(21)
+    slider.press("Home")
+    expect(0)
+    slider.press("ArrowLeft")
+    expect(0)
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 0.1, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + box["height"] / 2, steps=5)
+    page.mouse.up()
+    position = int(slider.input_value())
+    assert 28 <= position <= 32
+    expect(position)
+    page.close()
+
+
+def test_the_step_sliders_show_another_solution_and_the_truth(browser: Browser, site: Path) -> None:
+    page = browser.new_page(has_touch=True)
+    page.goto((site / "notebooks" / "00_start_here.html").as_uri())
+    solution, truth = page.locator("#step-reward-explorer input").all()
+    before = shown(page, "step-reward-explorer")
+    assert before[1].startswith("Solution 1: outcome reward -")
+    assert not set("✓✗") & set(before[0])
+    truth.press("ArrowRight")
+    drawing, reading, label = shown(page, "step-reward-explorer")
+    assert label == "shown"
+    assert "✗" in drawing
+    assert "First wrong step: 0." in reading
+    solution.tap(position={"x": solution.evaluate("slider => slider.clientWidth") - 8, "y": 12})
+    assert solution.input_value() == solution.get_attribute("max")
+    assert shown(page, "step-reward-explorer")[1].startswith("Solution 5: ")
+    page.close()
+
+
+def test_a_figure_is_readable_without_its_script(browser: Browser, site: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((site / "notebooks" / "03_soft_hard_implicit.html").as_uri())
+    figure = page.locator("#beta-explorer")
+    assert "At β = 1 the implicit value is +0.000" in figure.inner_text()
+    assert figure.locator("circle").is_visible()
+    assert not figure.locator("input").is_visible()
+    context.close()
+
+
+# ---- Links ----------------------------------------------------------------------------------
+
+
+def dead_links(page: Page, links: set[str], anchors: dict[str, set[str]]) -> list[str]:
+    """Links to files that do not exist, or to anchors that their page lacks."""
+    dead = []
+    for link in sorted(links):
+        address, anchor = urldefrag(link)
+        parts = urlsplit(address)
+        if parts.scheme != "file":
+            continue
+        path = Path(url2pathname(parts.path))
+        if not path.is_file():
+            dead.append(link)
+        elif anchor:
+            if address not in anchors:
+                page.goto(address)
+                anchors[address] = names_on(page)
+            if unquote(anchor) not in anchors[address]:
+                dead.append(link)
+    return dead
+
+
+def test_links_and_their_anchors_lead_somewhere(
+    visits: dict[str, Visit], browser: Browser, site: Path
+) -> None:
+    page = browser.new_page()
+    anchors = {(site / name).as_uri(): found.anchors for name, found in visits.items()}
+    dead = {name: dead_links(page, found.links, anchors) for name, found in visits.items()}
+    page.close()
+    assert {name: links for name, links in dead.items() if links} == {}
+    assert sum(len(found.links) for found in visits.values()) > 100
+
+
+# ---- The checks themselves ------------------------------------------------------------------
+
+BROKEN = """<!doctype html><html><head><title>Broken</title></head><body><main><article>
+<h1>One</h1><h1>Two</h1>
+<img src="https://example.org/picture.png"><script>undefined.nothing</script>
+<p style="color: #999; background: #fff">pale</p>
+<div style="width: 900px; height: 9px; background: #000"></div>
+<span class="math">left as it was</span>
+<a id="here" href="#here">here</a> <a href="#nowhere">nowhere</a> <a href="missing.html">no</a>
+</article></main></body></html>"""
+
+
+def test_a_broken_page_is_found(browser: Browser, tmp_path: Path) -> None:
+    path = tmp_path / "broken.html"
+    path.write_text(BROKEN, encoding="utf-8")
+    found = visit(browser, path, patience=100)
+    assert found.requests == ["https://example.org/picture.png"]
+    assert any("undefined" in error for error in found.errors)
+    assert len(found.formulas) == 1
+    assert found.titles == 2
+    assert [line.partition(":")[2] for line in found.overflow] == [" the page scrolls",
+                                                                  " div. ends at 908"]  # fmt: skip
+    assert {line.partition(": ")[2] for line in found.contrast} == {"2.85 p.: pale"}
+    assert {line.partition(":")[0] for line in found.axe} >= {"image-alt", "html-has-lang"}
+    page = browser.new_page()
+    assert [link.rpartition("/")[2] for link in dead_links(page, found.links, {})] == [
+        "broken.html#nowhere",
+        "missing.html",
+    ]
+    page.close()
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail), (None, pytest.skip)])
+def test_without_a_browser_the_tests_skip_and_in_ci_they_fail(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ci: str | None, outcome: Any
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CI", raising=False)
+    if ci:
+        monkeypatch.setenv("CI", ci)
+    with pytest.raises(outcome.Exception, match="no browser is installed"):
+        find_browser()
