@@ -10,3 +10,11 @@
   window.addEventListener("load", () => window.MathJax?.startup?.promise.then(mark));
   window.addEventListener("resize", mark);
 })();
+
+// The theme's buttons that open a part of the contents show an arrow and have no name.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const button of document.querySelectorAll(".toctree-l1 > details > summary")) {
+    const part = button.closest("li").querySelector("a");
+    button.setAttribute("aria-label", `Pages of: ${part.textContent.trim()}`);
+  }
+});
