@@ -1247,7 +1247,7 @@ ARM_STYLE: dict[str, dict[str, Any]] = {
 def learning_curves(
     panels: Mapping[str, Mapping[str, FloatArray]], updates: Sequence[float], title: str
 ) -> Figure:
-    """Quantities against updates: a line is a mean over seeds, its band goes from lowest to highest.
+    """Quantities against updates: a line is a mean over seeds, its band their range.
 
     ``panels`` maps the label of an axis to the curves (seeds, points) of names of ``ARM_STYLE``,
     whose points are at ``updates``.
