@@ -1235,6 +1235,40 @@ def scaling_curves(
     return figure
 
 
+ARM_STYLE: dict[str, dict[str, Any]] = {
+    "outcome": STYLE["reference"],
+    "true steps alone, all prompts": STYLE["correct"],
+    "implicit": STYLE["implicit"],
+    "frozen": STYLE["policy"],
+    "frozen alone, all prompts": STYLE["wrong"],
+}
+
+
+def learning_curves(
+    panels: Mapping[str, Mapping[str, FloatArray]], updates: Sequence[float], title: str
+) -> Figure:
+    """Quantities against updates: a line is a mean over seeds, its band their range.
+
+    ``panels`` maps the label of an axis to the curves (seeds, points) of names of ``ARM_STYLE``,
+    whose points are at ``updates``.
+    """
+    figure = Figure(figsize=(min(9.6, 4.4 * len(panels)), 3.9), layout="constrained")
+    figure.suptitle(title)
+    row = figure.subplots(1, len(panels), squeeze=False)[0]
+    named = {}
+    for axes, (label, curves) in zip(row, panels.items(), strict=True):
+        for name, values in curves.items():
+            style = ARM_STYLE[name]
+            (named[name],) = axes.plot(updates, values.mean(0), **style, markersize=4.5)
+            axes.fill_between(
+                updates, values.min(0), values.max(0), color=style["color"], alpha=0.13, linewidth=0
+            )
+        axes.set(xlabel="updates", ylabel=label)
+        axes.spines[["right", "top"]].set_visible(False)
+    figure.legend(named.values(), named, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
 def difference_points(
     panels: Mapping[str, Mapping[str, tuple[float, float, float]]], title: str
 ) -> Figure:

@@ -38,6 +38,7 @@ from implicitprm.comparisons.autopsv import autopsv_labels
 from implicitprm.logprobs import score_logps
 from implicitprm.memory import Load, expected_memory
 from implicitprm.presets import PRESETS, model_config
+from implicitprm.reinforce.terms import leave_one_out
 from implicitprm.steps import EncodedSolution, encode
 from implicitprm.training import train_last_layers
 
@@ -291,6 +292,7 @@ CORRECT: dict[str, Callable[..., Any]] = {
     ),
     "interval_finding": of_each(finding_of_one),
     "instructions_with_pair": other_instructions_with_pair,
+    "rloo_advantages": lambda r, k: leave_one_out(torch.tensor(r), k),
     "training_memory": other_training_memory,
     "tokens_read": other_tokens_read,
 }
@@ -543,6 +545,19 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
      "of an average instruction"),
     ("instructions_with_pair", lambda p, r: sum(2 * p * (1 - p)), "among two responses"),
     ("instructions_with_pair", lambda p, r: sum(p**r + (1 - p) ** r), "that give none"),
+    ("rloo_advantages", lambda r, k: np.array(
+        [x - r[i // k * k : i // k * k + k].mean() for i, x in enumerate(r)]), "in its baseline"),
+    ("rloo_advantages", lambda r, k: np.array(
+        [x - (r[i % (len(r) // k) :: len(r) // k].sum() - x) / (k - 1) for i, x in enumerate(r)]),
+     "not a stride apart"),
+    ("rloo_advantages", lambda r, k: np.array(
+        [x - (r[i // k * k : i // k * k + k].sum() - x) / k for i, x in enumerate(r)]),
+     "is divided by K"),
+    ("rloo_advantages", lambda r, k: -leave_one_out(torch.tensor(r), k), "the sign is turned"),
+    ("rloo_advantages", lambda r, k: r, "nothing is subtracted"),
+    ("rloo_advantages", lambda r, k: leave_one_out(torch.tensor(r), len(r)), "the whole batch"),
+    ("rloo_advantages", lambda r, k: np.concatenate(
+        [(g - g.mean()) / g.std() for g in np.split(r, len(r) // k)]), "as GRPO does"),
     ("training_memory", lambda n, t, p: 4 * sum(n + n * t) / p, "AdamW is forgotten"),
     ("training_memory", lambda n, t, p: 4 * sum(n + 2 * n * t) / p, "one number is missing"),
     ("training_memory", lambda n, t, p: 8 * sum(n + n * t) / p, "frozen weights have no gradient"),

@@ -756,6 +756,63 @@ FIRST_ERROR_F1 = Exercise(
     },
 )
 
+# Chapter 12: the credit that a response's outcome gives it.
+
+
+def _reward_inputs(rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """Rewards of G·K responses (B), each group together, and K."""
+    groups, size = int(rng.integers(2, 6)), int(rng.integers(2, 6))
+    return rng.random(groups * size), size
+
+
+def _by_group(credit: Callable[[np.ndarray, int], np.ndarray]) -> Callable[..., np.ndarray]:
+    """Credit of rewards in groups (G, K), as a row (B)."""
+
+    def of_all(rewards: np.ndarray, group_size: int) -> np.ndarray:
+        return credit(rewards.reshape(-1, group_size), group_size).ravel()
+
+    return of_all
+
+
+def _others(groups: np.ndarray) -> np.ndarray:
+    return groups.sum(1, keepdims=True) - groups
+
+
+def _groups_apart(rewards: np.ndarray, group_size: int) -> np.ndarray:
+    columns = rewards.reshape(group_size, -1).T  # (G, K)
+    return (columns - _others(columns) / (group_size - 1)).T.ravel()
+
+
+RLOO_ADVANTAGES = Exercise(
+    reference=_by_group(lambda groups, size: groups - _others(groups) / (size - 1)),
+    inputs=_reward_inputs,
+    mistakes={
+        "the response itself is in its baseline: only the others belong there": (
+            _by_group(lambda groups, _: groups - groups.mean(1, keepdims=True))
+        ),
+        "the responses to a prompt stand next to each other, not a stride apart": _groups_apart,
+        "there are K - 1 others, and their sum is divided by K": (
+            _by_group(lambda groups, size: groups - _others(groups) / size)
+        ),
+        "the sign is turned: a response better than the others gets a positive advantage": (
+            _by_group(lambda groups, size: _others(groups) / (size - 1) - groups)
+        ),
+        "these are the rewards as they are: nothing is subtracted": (
+            lambda rewards, group_size: rewards
+        ),
+        "the baseline is one of the whole batch: other prompts are easier or harder": (
+            lambda rewards, group_size: rewards - (rewards.sum() - rewards) / (len(rewards) - 1)
+        ),
+        "this divides by the group's standard deviation too, as GRPO does": (
+            _by_group(
+                lambda groups, _: (
+                    (groups - groups.mean(1, keepdims=True)) / groups.std(1, keepdims=True)
+                )
+            )
+        ),
+    },
+)
+
 # Chapter 13: what a training run keeps of the model on each device.
 
 
@@ -893,6 +950,7 @@ EXERCISES: dict[str, Exercise] = {
     "instructions_with_pair": INSTRUCTIONS_WITH_PAIR,
     "interval_finding": INTERVAL_FINDING,
     "first_error_f1": FIRST_ERROR_F1,
+    "rloo_advantages": RLOO_ADVANTAGES,
     "training_memory": TRAINING_MEMORY,
     "tokens_read": TOKENS_READ,
 }
