@@ -38,17 +38,17 @@ from implicitprm.experiments.smollm2 import Bench
 from implicitprm.experiments.store import config_hash, rounded, save_result
 from implicitprm.rewards import ScoredSolution
 
-BETAS = (0.5,)
+BETAS = (0.3, 1.0)
 LEARNING_RATES = (1e-4, 3e-4)
 SEEDS = (0, 1, 2)
 EPOCHS = 1
 BATCH_SIZE = 8
-LAYERS = 2
+LAYERS = 4
 #: Of the layers that are not trained; bfloat16 halves their time.
 PRECISION = "bfloat16"
 #: Questions of each part, in an order drawn with QUESTION_SEED; the test ones come last, and more
 #: of them change nothing about the others.
-PARTS = {"train": 60, "validation": 30, "test": 300}
+PARTS = {"train": 240, "validation": 100, "test": 300}
 QUESTION_SEED = 0
 #: Test questions that are scored at a time, so that an interrupted run loses little.
 BLOCK = 50
