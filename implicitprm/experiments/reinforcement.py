@@ -58,8 +58,8 @@ from implicitprm.steps import Prompt
 GENERATOR, OPERATIONS = "reasoner", 8
 SEEDS, ABLATION_SEEDS = (0, 1, 2, 3, 4), (0, 1, 2)
 #: The seeds of every choice.
-VALIDATION_SEEDS = (100,)
-BATCHES, SWEEP_BATCHES = 20, 12
+VALIDATION_SEEDS = (100, 101, 102)
+BATCHES, SWEEP_BATCHES = 40, 20
 PROMPTS, GROUP = 48, 4
 TRAINING_PROBLEMS, TEST_PROBLEMS = 2000, 300
 #: Responses to each test problem.
@@ -67,17 +67,17 @@ TEST_RESPONSES = 2
 #: Batches whose accuracies make one point of a curve.
 WINDOW = 5
 MIN_TOLERANCE = 1.0
-RATES = (2e-4, 4e-4)
+RATES = (1e-4, 2e-4, 4e-4, 8e-4)
 #: Of learned process rewards, beside the outcome's weight of 1.
-WEIGHTS = (0.3, 1.0)
+WEIGHTS = (0.3, 0.1, 1.0)
 #: CE's β of chapter 06, and the learning rates of an online reward model.
-BETA, REWARD_RATES = 1.0, (5e-4, 1e-3)
+BETA, REWARD_RATES = 1.0, (5e-4, 1e-3, 2e-3)
 #: What is chosen for an arm, as cells name it.
 CHOSEN = ("learning_rate", "weight", "reward_rate")
 #: PURE's temperature.
 TEMPERATURE = 0.1
 #: When an implicit reward is compared with the true advantage, and on how much.
-WHY_SEEDS, WHY_BATCHES = (0,), (10, 20)
+WHY_SEEDS, WHY_BATCHES = (0,), (10, 40)
 WHY_PROBLEMS, WHY_RESPONSES, WHY_COMPLETIONS, WHY_GRADIENTS = 12, 2, 16, 10
 
 Source = Literal["none", "truth", "online", "online, rewards first", "frozen", "trained, online"]
