@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from tqdm import tqdm
 from transformers import DynamicCache, PreTrainedModel
 
 from implicitprm.steps import EncodedSolution
-from implicitprm.trunk import TrunkPass, follow_prefix, read_prefix, trunk_pass
+from implicitprm.trunk import TrunkPass, follow_prefix, logits_where, read_prefix, trunk_pass
 
 #: Logits that exist at a time while scoring, 128 MB in float32. At a vocabulary of 150,000 they
 #: predict 223 tokens, enough for a matrix product that is bound by arithmetic and not by memory.
@@ -64,9 +65,19 @@ def _in_place(chosen: Tensor, response_mask: Tensor) -> Tensor:
 def response_logps(
     model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor
 ) -> Tensor:
-    """:func:`token_logps` of one forward pass of ``model``; (B, T)."""
-    logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
-    return token_logps(logits, input_ids, response_mask)
+    """:func:`token_logps` of one forward pass of ``model``, in less memory; (B, T).
+
+    Only where a response token is predicted are there logits, and gradients of them.
+    """
+    predicted = response_mask[:, 1:]
+    logits = logits_where(
+        model,
+        pad(predicted, (0, 1)),  # the last token predicts nothing
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        use_cache=False,
+    )
+    return _in_place(_chosen_logps(logits, input_ids[:, 1:][predicted]), response_mask)
 
 
 def collate(

@@ -17,8 +17,9 @@ activations               a layer keeps S·T·(16h + (2 or 5)·c·h + c·(2q + 2
                           gated MLP; as much again for the gradients in one layer; with
                           checkpointing one layer in full, and the inputs, 4·S·T·h, of each
 logits                    S·T·V·16: float32 logits and three gradients of their size; the peak of a
-                          small model with a large vocabulary. Without gradients S·T·V·(c + 8);
-                          scoring stops at LOGITS_AT_A_TIME·(c + 8)
+                          small model with a large vocabulary. Of response tokens only: T is all
+                          of them here, at worst. Scoring makes at most LOGITS_AT_A_TIME, of 8 bytes
+                          with their exponentials, and of 2 more under bf16
 key-value cache           2·k·c bytes a layer and token (rollouts)
 ========================  ==========================================================================
 
@@ -100,7 +101,8 @@ def expected_memory(config: PretrainedConfig, load: Load) -> Memory:
             "weights in computation": copies,
             "activations": layer,
             # Scoring makes some at a time, of one token at least.
-            "logits": max(config.vocab_size, min(logits, LOGITS_AT_A_TIME)) * (number + 8),
+            "logits": max(config.vocab_size, min(logits, LOGITS_AT_A_TIME))
+            * (2 * FLOAT32 + (number if load.bf16 else 0)),
         },
         "rollouts": {
             "weights": number * count.every,

@@ -11,13 +11,14 @@ place of those that the trunk would compute.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
@@ -56,16 +57,34 @@ def trunk_pass(model: PreTrainedModel, **inputs: Any) -> TrunkPass | None:
         return None
     outputs: list[ModelOutput] = []
 
-    def keep(module: nn.Module, arguments: Any, output: ModelOutput) -> ModelOutput:
+    def keep(output: ModelOutput) -> ModelOutput:
         outputs.append(output)
         return _with_hidden(output, output["last_hidden_state"][:, -1:])  # no logits of the others
 
-    hook = trunk.register_forward_hook(keep)
-    try:
+    with _changing(trunk, keep):
         model(**inputs)
-    finally:
-        hook.remove()
     return TrunkPass(model, trunk, outputs[0]) if outputs else None
+
+
+def logits_where(model: Any, positions: Tensor, **inputs: Any) -> Tensor:
+    """The model's logits (M, V) at ``positions`` (B, T), bool, of a batch, with gradients.
+
+    One forward pass, whatever wraps the model for training; the other logits are not computed,
+    unless the model's code hands no hidden states to what makes them.
+    """
+    # DataParallel runs copies of the trunk, each on a part of the batch.
+    trunk = None if isinstance(model, nn.DataParallel) else _trunk(model)
+    if trunk is None:
+        return model(**inputs).logits[positions]
+    outputs: list[ModelOutput] = []
+
+    def select(output: ModelOutput) -> ModelOutput:
+        outputs.append(output)
+        return _with_hidden(output, output["last_hidden_state"][positions][None])  # (1, M, H)
+
+    with _changing(trunk, select):
+        logits = model(**inputs).logits
+    return logits[0] if outputs else logits[positions]
 
 
 def read_prefix(model: PreTrainedModel, input_ids: Sequence[int]) -> DynamicCache | None:
@@ -99,14 +118,24 @@ def follow_prefix(
 
 def _trunk(model: PreTrainedModel) -> nn.Module | None:
     # An adapter of peft wraps a causal language model, whose layers it has changed in place.
-    wrapper: Any = model
-    inner = wrapper.get_base_model() if hasattr(model, "get_base_model") else model
+    wrapper: Any = extract_model_from_parallel(model)
+    inner = wrapper.get_base_model() if hasattr(wrapper, "get_base_model") else wrapper
     trunk = inner.get_decoder()
     return None if trunk is inner else trunk
 
 
 def _with_hidden(output: ModelOutput, hidden: Tensor) -> ModelOutput:
     return type(output)(**{**output, "last_hidden_state": hidden})
+
+
+@contextmanager
+def _changing(trunk: nn.Module, change: Callable[[ModelOutput], ModelOutput]) -> Iterator[None]:
+    """What ``trunk`` hands on is changed."""
+    hook = trunk.register_forward_hook(lambda module, arguments, output: change(output))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @contextmanager

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from architectures import ARCHITECTURES, VOCABULARY, tiny_model
 from benchmarks.memory import peak_bytes
 from tiny import problems, tiny_llama
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from implicitprm import logprobs, trunk
@@ -212,6 +216,52 @@ def test_gradients_flow_to_the_weights(
         assert weight.grad is not None, name
         assert float(weight.grad.abs().sum()) > 0, name
     model.zero_grad()
+
+
+class Counted(nn.Module):
+    """An output embedding that counts the rows whose logits it makes."""
+
+    def __init__(self, head: nn.Module):
+        super().__init__()
+        self.head, self.rows = head, 0
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        self.rows += hidden[..., 0].numel()
+        return self.head(hidden)
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[None]:
+    """A process group of this process."""
+    where = f"file://{tmp_path / 'group'}"
+    dist.init_process_group("gloo", init_method=where, rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("wrap", [lambda model: model, DistributedDataParallel, nn.DataParallel])
+def test_training_makes_logits_of_response_tokens_only(
+    solutions: list[EncodedSolution], wrap: Any
+) -> None:
+    """Values and gradients are those of all logits, also in what wraps a model for training."""
+    model = tiny_llama(0)
+    batch = collate(
+        [s.input_ids for s in solutions], [s.response_start for s in solutions], pad_token_id=0
+    )
+    read = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    expected = token_logps(model(**read).logits, batch["input_ids"], batch["response_mask"])
+    wanted = torch.autograd.grad(expected.square().sum(), list(model.parameters()))
+    model.lm_head = counted = Counted(model.lm_head)
+    found = response_logps(wrap(model), **batch)
+    found.square().sum().backward()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    for weight, gradient in zip(model.parameters(), wanted, strict=True):
+        torch.testing.assert_close(weight.grad, gradient, rtol=1e-4, atol=1e-4)
+    # Copies of a model on several devices make them all.
+    every = wrap is nn.DataParallel
+    made = batch["input_ids"] if every else batch["input_ids"][batch["response_mask"]]
+    assert counted.rows == made.numel()
 
 
 def test_half_precision_models_give_float32(solutions: list[EncodedSolution]) -> None:

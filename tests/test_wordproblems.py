@@ -6,7 +6,6 @@ import copy
 import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,6 @@ from implicitprm.rewards import ImplicitPRM
 from implicitprm.rollouts import Rollout
 from implicitprm.smollm2 import HUB_ID
 from implicitprm.steps import Solution, encode
-from implicitprm.training import ImplicitPRMConfig, ImplicitPRMTrainer
 from implicitprm.wordproblems import (
     WORD_FORMAT,
     collect,
@@ -469,7 +467,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_losses_on_responses_alone_are_those_of_all_logits() -> None:
-    """Both trainers of this world skip the logits of prompts; values and gradients are the same."""
+    """The policy is trained without the logits of prompts; values and gradients are the same."""
     model, tokenizer = tiny_model()
     adapter = LoraConfig(r=2, target_modules=["v_proj"], task_type="CAUSAL_LM")
     policy = get_peft_model(model, adapter)
@@ -483,27 +481,6 @@ def test_losses_on_responses_alone_are_those_of_all_logits() -> None:
     torch.testing.assert_close(losses[1], losses[0])
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-7, rtol=1e-4)
-
-
-def test_the_rewards_of_the_trainer_are_those_of_its_parent(small: None, tmp_path: Path) -> None:
-    model, tokenizer = tiny_model()
-    memoise_trunk(model, 3)
-    rows = rollouts("validation").select_columns(["prompt", "completion", "label", "weight"])
-    rows = rows.filter(lambda text: bool(text), input_columns="completion")
-    trainer = smollm2.ResponseTrainer(
-        model=model,
-        reference=None,
-        args=ImplicitPRMConfig(output_dir=str(tmp_path), beta=0.5, learning_rate=1e-3),
-        train_dataset=rows,
-        processing_class=tokenizer,
-        format=WORD_FORMAT,
-    )
-    batch = next(iter(trainer.get_train_dataloader()))
-    found = trainer._rewards(model, batch)
-    expected = ImplicitPRMTrainer._rewards(trainer, model, batch)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
-    assert found.requires_grad
-    assert len(set(found.tolist())) > 1
 
 
 CELL = {"beta": 0.5, "learning_rate": 3e-3, "seed": 0}

@@ -19,8 +19,6 @@ import numpy as np
 import torch
 import typer
 from datasets import Dataset
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from implicitprm.arithmetic.measure import answer_scores, candidate_grid
 from implicitprm.evaluation import (
@@ -35,10 +33,9 @@ from implicitprm.evaluation import (
 from implicitprm.experiments.grid import Cell, forget_cells, run_cells
 from implicitprm.experiments.runs import be_quiet
 from implicitprm.experiments.store import file_hash, rounded, save_result
-from implicitprm.rewards import ImplicitPRM, ScoredSolution, sum_by_step, token_rewards
+from implicitprm.rewards import ImplicitPRM, ScoredSolution, sum_by_step
 from implicitprm.steps import Solution, encode
 from implicitprm.training import ImplicitPRMConfig, ImplicitPRMTrainer
-from implicitprm.trunk import trunk_pass
 from implicitprm.wordproblems import WORD_FORMAT, load_policy, load_solutions, right_arithmetic
 from implicitprm.wordproblems.collect import GREEDY_SPLITS, SPLITS, rollouts_path
 from implicitprm.wordproblems.trunk import memoise_trunk
@@ -56,25 +53,6 @@ RULE = "best of 8: reward, sum over steps"
 MAJORITY = "majority vote"
 
 Values = Mapping[str, np.ndarray]
-
-
-class ResponseTrainer(ImplicitPRMTrainer):
-    """The same rewards from the logits of response tokens only, which are a quarter of all tokens.
-
-    Those of the others would cost as much as the layers that are trained.
-    """
-
-    def _rewards(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-        ids, predicted = inputs["input_ids"], inputs["response_mask"][:, 1:]  # (B, T), (B, T-1)
-        states = trunk_pass(
-            model, input_ids=ids, attention_mask=inputs["attention_mask"], use_cache=False
-        )
-        if states is None:
-            raise TypeError(f"{type(model).__name__} hands no hidden states to its head")
-        logits = states.logits(states.hidden[:, :-1][predicted])  # (M, V)
-        chosen = -cross_entropy(logits, ids[:, 1:][predicted], reduction="none")  # (M)
-        logps = chosen.new_zeros(predicted.shape).masked_scatter(predicted, chosen)  # (B, T-1)
-        return token_rewards(logps.sum(-1), inputs["ref_logps"], self._beta)
 
 
 class Bench:
@@ -120,7 +98,7 @@ class Bench:
         ref_logps = [float(s.policy_logps.sum()) for s in self._reference("train") if s is not None]
         self.reset(cell.get("attention", "sdpa"))
         with tempfile.TemporaryDirectory() as scratch:
-            ResponseTrainer(
+            ImplicitPRMTrainer(
                 model=self.model,
                 reference=None,
                 args=ImplicitPRMConfig(

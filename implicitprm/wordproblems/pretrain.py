@@ -20,7 +20,7 @@ import typer
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 from torch.utils.data import IterableDataset
 from transformers import (
     AutoTokenizer,
@@ -37,7 +37,7 @@ from implicitprm.rewards import load_causal_lm
 from implicitprm.smollm2 import HUB_ID, smollm2_path
 from implicitprm.steps import Solution, encode
 from implicitprm.training import last_complete_checkpoint
-from implicitprm.trunk import trunk_pass
+from implicitprm.trunk import logits_where
 from implicitprm.wordproblems.problems import TRAINING_TEMPLATES, WORD_FORMAT, sample_problem
 
 RANK = 8
@@ -102,11 +102,9 @@ class SolutionTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         labels = inputs.pop("labels")[:, 1:]  # (B, T-1)
-        states = trunk_pass(model, **inputs, use_cache=False)
-        if states is None:
-            raise TypeError(f"{type(model).__name__} hands no hidden states to its head")
         told = labels != -100
-        return cross_entropy(states.logits(states.hidden[:, :-1][told]), labels[told])
+        logits = logits_where(model, pad(told, (0, 1)), **inputs, use_cache=False)
+        return cross_entropy(logits, labels[told])
 
 
 def fine_tune(
