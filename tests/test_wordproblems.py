@@ -424,6 +424,10 @@ def test_solutions_are_remembered_with_their_prompt_read_once() -> None:
     with torch.no_grad():
         found, expected = response_logps(model, **batch), response_logps(whole, **batch)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    part = {name: tensor[2:] for name, tensor in batch.items()}  # KTO splits a batch in two
+    assert not part["attention_mask"][:, -1].any()
+    with torch.no_grad():
+        torch.testing.assert_close(response_logps(model, **part), found[2:], atol=1e-5, rtol=0)
     scorers = [ImplicitPRM(m, None, tokenizer, 1.0, WORD_FORMAT) for m in (model, whole)]
     for one, other in zip(
         *(scorer.score_solutions([Solution(p, (t,)) for p, t in texts], 3) for scorer in scorers),

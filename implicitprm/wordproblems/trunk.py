@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
@@ -52,9 +53,11 @@ class MemoisedTrunk(nn.Module):
         ]
         if any(text not in self._states for text in texts):
             self._remember(texts, input_ids, attention_mask)
-        states = pad_sequence([self._states[text] for text in texts], batch_first=True)  # (B, T, h)
+        known = pad_sequence([self._states[text] for text in texts], batch_first=True)
+        # A part of a batch may have more padding than its longest text needs.
+        states = pad(known, (0, 0, 0, input_ids.shape[1] - known.shape[1]))  # (B, T, h)
         kwargs = kwargs | {"inputs_embeds": states, "use_cache": False, "past_key_values": None}
-        return self.top(attention_mask=attention_mask[:, : states.shape[1]], **kwargs)
+        return self.top(attention_mask=attention_mask, **kwargs)
 
     @torch.no_grad()
     def _remember(
