@@ -37,7 +37,7 @@ def test_results_that_differ_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rollouts_stand_beside_generate_and_shared_prefixes_beside_naive_ones() -> None:
     assert sampling.against_generate(rounds=1, count=2, n=2).row_count == 2
     table = sampling.against_naive(rounds=1, count=3, n=1)
-    assert table.row_count == 2
+    assert table.row_count == 3
 
 
 def test_other_texts_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

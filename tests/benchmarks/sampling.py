@@ -4,8 +4,8 @@ The shipped reasoner, one thread, the same numbers of prompts and responses on b
 
 - *generate*: transformers' own loop on the same batches, with the same sampler; each prompt is
   repeated for each of its responses, and finished rows stay until the last one has ended.
-- *naive labels*: the same code on one solution at a time, so that a prefix which several solutions
-  share is completed anew for each of them.
+- *naive labels*: the same code on one solution, or on one prefix, at a time: a prefix which several
+  solutions share is completed anew for each of them.
 
 Two samplers draw other random numbers, so equal results are asserted of greedy decoding, and of the
 number of prefixes that have labels.
@@ -25,11 +25,13 @@ from benchmarks.rounds import alternate, median_and_range, ratio
 from implicitprm.arithmetic import ARITHMETIC_FORMAT, checkpoint_path, load_rollouts
 from implicitprm.arithmetic.tokenizer import build_tokenizer
 from implicitprm.comparisons.math_shepherd import Completions, complete_prefixes
-from implicitprm.rollouts import Sampling, sample_rollouts
+from implicitprm.rollouts import Rollout, Sampling, sample_rollouts
 from implicitprm.steps import Solution
 
 TOKENIZER = build_tokenizer()
 LONGEST = 48
+#: Of completions.
+SAMPLING = Sampling(LONGEST, min_p=0.1)
 
 
 def reasoner() -> Any:
@@ -93,35 +95,57 @@ def solutions(count: int) -> list[Solution]:
 
 def labels(model: Any, of: list[Solution], n: int) -> list[Completions]:
     return complete_prefixes(
-        model, TOKENIZER, of, lambda *_: True, n=n, sampling=Sampling(LONGEST, min_p=0.1),
+        model, TOKENIZER, of, lambda *_: True, n=n, sampling=SAMPLING,
         format=ARITHMETIC_FORMAT, seed=0,
     )  # fmt: skip
 
 
-def naive(model: Any, of: list[Solution], n: int) -> list[Completions]:
+def by_solution(model: Any, of: list[Solution], n: int) -> list[Completions]:
     """A solution at a time: nothing is shared between two of them."""
     return [labels(model, [solution], n)[0] for solution in of]
 
 
+def prefixes_of(of: list[Solution]) -> list[tuple[str, tuple[str, ...]]]:
+    """Every prefix that is completed, as often as it occurs."""
+    return [
+        (str(s.prompt), s.steps[:end])
+        for s in of
+        for end in range(1, len(s.steps) + (not s.finished))
+    ]
+
+
+def by_prefix(model: Any, of: list[Solution], n: int) -> list[list[Rollout]]:
+    """A prefix at a time: a batch is the completions of one."""
+    return [
+        sample_rollouts(
+            model, TOKENIZER, [prompt], n=n, sampling=SAMPLING, format=ARITHMETIC_FORMAT, seed=0,
+            prefixes=[ARITHMETIC_FORMAT.separator.join((*steps, ""))],
+        )[0]
+        for prompt, steps in prefixes_of(of)
+    ]  # fmt: skip
+
+
 def against_naive(rounds: int, count: int = 24, n: int = 4) -> Table:
     model, of = reasoner(), solutions(count)
-    pairs = zip(labels(model, of, n), naive(model, of, n), strict=True)
+    prefixes = prefixes_of(of)
+    pairs = zip(labels(model, of, n), by_solution(model, of, n), strict=True)
     if any(one.right.shape != other.right.shape for one, other in pairs):
         raise AssertionError("other prefixes have labels")
+    if [len(drawn) for drawn in by_prefix(model, of, n)] != [n] * len(prefixes):
+        raise AssertionError("other prefixes were completed")
     seconds = alternate(
-        {"shared": lambda: labels(model, of, n), "naive": lambda: naive(model, of, n)}, rounds
+        {
+            "shared prefixes, together": lambda: labels(model, of, n),
+            "a solution at a time": lambda: by_solution(model, of, n),
+            "a prefix at a time": lambda: by_prefix(model, of, n),
+        },
+        rounds,
     )
-    prefixes = [
-        (s.prompt, s.steps[:end]) for s in of for end in range(1, len(s.steps) + (not s.finished))
-    ]
     title = f"{n} completions of {len(prefixes)} prefixes, {len(set(prefixes))} of them distinct"
-    table = Table("", "seconds", "ratio to shared", title=title)
-    table.add_row("shared prefixes, together", median_and_range(seconds["shared"]), "")
-    table.add_row(
-        "a solution at a time",
-        median_and_range(seconds["naive"]),
-        ratio(seconds["naive"], seconds["shared"]),
-    )
+    table = Table("", "seconds", "ratio to the first", title=title)
+    shared, *_ = seconds.values()
+    for name, values in seconds.items():
+        table.add_row(name, median_and_range(values), ratio(values, shared))
     return table
 
 

@@ -2,9 +2,10 @@
 
 Both sides run the Trainer's own ``training_step`` (forward passes, loss, backward pass) on the same
 rows and weights, with the reference's log-probabilities computed before. TRL has no unpaired CE
-without a shift; its ``bco_pair`` is twice the mean CE of a pair's two responses. *Bare passes* are
-the model's forward and backward pass on our batch, from the mean of its logits: what is above them
-is the loss and what surrounds it.
+without a shift; its ``bco_pair`` is twice the mean CE of a pair's two responses. What
+bounds our step is shown by two smaller ones on the same batch, forward and backward: the *layers*
+alone, and with them the *logits* of the response tokens, from the mean of either. The rest is the
+log-softmax, the loss and the Trainer.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ import trl
 from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
+from torch.nn.functional import pad
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.rounds import alternate, median_and_range, ratio
 from implicitprm.arithmetic import ARITHMETIC_FORMAT
 from implicitprm.arithmetic.tokenizer import build_tokenizer
 from implicitprm.training import ImplicitPRMConfig, ImplicitPRMTrainer
+from implicitprm.trunk import logits_where
 
 #: Objective → TRL's trainer, its loss, and how many times ours it is.
 THEIRS = {
@@ -83,8 +87,8 @@ def unpaired(rows: Dataset, rotated: bool) -> Dataset:
 
 def steps(
     objective: str, rows: Dataset, folder: Path, vocabulary: int, hidden: int
-) -> tuple[Callable[[], float], Callable[[], float], Callable[[], None]]:
-    """Our step, TRL's and the bare passes; the steps return their losses, ours in TRL's scale."""
+) -> dict[str, Callable[[], float]]:
+    """Our step, TRL's, and parts of ours; the two steps return their losses, in TRL's scale."""
     kind, loss_type, scale = THEIRS[objective]
     of_pairs = objective in ("dpo", "nca")
     settings: dict[str, Any] = {
@@ -118,18 +122,34 @@ def steps(
     our_step, their_step = (_step(trainer) for trainer in (ours, theirs))
     batch: Any = ours.data_collator(list(ours.train_dataset))  # type: ignore[arg-type]
 
-    def bare() -> None:
-        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        ours.model.zero_grad()  # type: ignore[union-attr]
-        if objective != "kto":
-            ours.model(**inputs, use_cache=False).logits.mean().backward()  # type: ignore[misc]
-            return
-        own, other = ({n: v.chunk(2)[side] for n, v in inputs.items()} for side in (0, 1))
-        with torch.no_grad():
-            ours.model(**other, use_cache=False)  # type: ignore[misc]
-        ours.model(**own, use_cache=False).logits.mean().backward()  # type: ignore[misc]
+    predicted = pad(batch["response_mask"][:, 1:], (0, 1))
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    policy: Any = ours.model
 
-    return lambda: scale * our_step(), their_step, bare
+    def layers(rows: slice) -> Tensor:
+        return policy.model(**{name: value[rows] for name, value in inputs.items()})[0]
+
+    def logits(rows: slice) -> Tensor:
+        return logits_where(
+            policy, predicted[rows], **{name: value[rows] for name, value in inputs.items()}
+        )
+
+    def part(passes: Callable[[slice], Tensor]) -> float:
+        """KTO's second half, the mismatched responses, has no gradient."""
+        policy.zero_grad()
+        half = len(predicted) // 2 if objective == "kto" else len(predicted)
+        with torch.no_grad():
+            if objective == "kto":
+                passes(slice(half, None))
+        passes(slice(half)).mean().backward()
+        return 0.0
+
+    return {
+        "ours": lambda: scale * our_step(),
+        "TRL": their_step,
+        "layers": lambda: part(layers),
+        "logits": lambda: part(logits),
+    }
 
 
 def _step(trainer: Any) -> Callable[[], float]:
@@ -147,21 +167,30 @@ def _step(trainer: Any) -> Callable[[], float]:
 def table(rounds: int, count: int = 8, tokens: int = 96, vocabulary: int = 8_000) -> Table:
     hidden = 128 if count > 4 else 32
     title = f"a training step on {count} pairs, up to {tokens} tokens, vocabulary {vocabulary:,}"
-    made = Table("", "ours s", "TRL s", "TRL / ours", "ours / bare passes", title=title)
+    made = Table(
+        "",
+        "ours s",
+        "TRL s",
+        "TRL / ours",
+        "layers / ours",
+        "layers and logits / ours",
+        title=title,
+    )
     rows = pairs(count, tokens)
     for objective in THEIRS:
         with tempfile.TemporaryDirectory() as folder:
-            ours, theirs, bare = steps(objective, rows, Path(folder), vocabulary, hidden)
-            one, other = ours(), theirs()
+            contenders = steps(objective, rows, Path(folder), vocabulary, hidden)
+            one, other = contenders["ours"](), contenders["TRL"]()
             if abs(one - other) > 1e-4 * abs(other):
                 raise AssertionError(f"{objective}: the losses are {one} and {other}")
-            seconds = alternate({"ours": ours, "TRL": theirs, "bare": bare}, rounds)
+            seconds = alternate(contenders, rounds)
         made.add_row(
             objective,
             median_and_range(seconds["ours"]),
             median_and_range(seconds["TRL"]),
             ratio(seconds["TRL"], seconds["ours"]),
-            ratio(seconds["ours"], seconds["bare"]),
+            ratio(seconds["layers"], seconds["ours"]),
+            ratio(seconds["logits"], seconds["ours"]),
         )
     return made
 
