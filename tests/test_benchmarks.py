@@ -59,7 +59,7 @@ def test_training_steps_stand_beside_trl_s(monkeypatch: pytest.MonkeyPatch) -> N
 def test_turns_alternate_and_the_first_round_is_not_counted() -> None:
     turns: list[str] = []
     contenders = {name: (lambda name=name: turns.append(name)) for name in ("a", "b")}
-    seconds = rounds.alternate(contenders, rounds=2)  # type: ignore[arg-type]
+    seconds = rounds.alternate(contenders, rounds=2)
     assert turns == ["a", "b"] * 3
     assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
 
