@@ -61,6 +61,9 @@ Converter = Annotated[
     typer.Option(help=f"layout of an external data set: {', '.join(sorted(CONVERTERS))}"),
 ]
 Policy = Annotated[str, typer.Option(help="hub id or folder of the policy π_θ")]
+Reference = Annotated[
+    str | None, typer.Option(help="hub id or folder of π_ref; default: the policy as it starts")
+]
 Beta = Annotated[float, typer.Option(help="β of r = β log π_θ/π_ref")]
 Separator = Annotated[str, typer.Option(help="text between steps; \\n stands for a line end")]
 Chat = Annotated[
@@ -168,9 +171,7 @@ def train(
     data: Data,
     policy: Policy,
     output: Annotated[Path, typer.Option(help="folder for the trained policy; must not exist")],
-    reference: Annotated[
-        str | None, typer.Option(help="hub id or folder of π_ref; default: the policy as it starts")
-    ] = None,
+    reference: Reference = None,
     converter: Converter = None,
     split: Split = "train",
     preset: PresetName = None,
@@ -244,6 +245,7 @@ def train(
         gradient_checkpointing,
         precision,
         _shards(),
+        reference is not None,
     )
     check_memory(AutoConfig.from_pretrained(policy), load, device_memory())
     parts = split_by_prompt(rows, held_out, seed) if held_out else {"train": rows}
@@ -304,6 +306,7 @@ def train(
 @app.command()
 def memory(
     policy: Policy,
+    reference: Reference = None,
     preset: PresetName = None,
     objective: ObjectiveName = "ce",
     micro_batch_size: MicroBatch = 8,
@@ -328,6 +331,7 @@ def memory(
         gradient_checkpointing,
         _precision(precision),
         processes,
+        reference is not None,
     )
     console.print(memory_table(model_config(policy), load))
 
@@ -485,6 +489,7 @@ def _load_of(
     gradient_checkpointing: bool,
     precision: str,
     processes: int,
+    reference: bool,
 ) -> Load:
     """What a run puts on each of its devices."""
     paired = OBJECTIVES[objective].format == "preference"
@@ -496,6 +501,7 @@ def _load_of(
         gradient_checkpointing=gradient_checkpointing,
         bf16=precision == "bf16",
         processes=processes,
+        reference=reference,
     )
 
 

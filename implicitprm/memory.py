@@ -24,7 +24,8 @@ key-value cache           2·k·c bytes a layer and token (rollouts)
 ========================  ==========================================================================
 
 Weights, gradients and optimiser states are divided by the number of processes that share them
-(ZeRO stage 3, FSDP). The reference pass comes before FSDP has sharded the model. What is left out:
+(ZeRO stage 3, FSDP). The reference pass comes before FSDP has sharded the model; where
+another model is the reference it lies beside the policy meanwhile. What is left out:
 the CUDA context (about 0.5 GB), fragmentation, and the attention's own working space. What a
 layer keeps is exact; peaks measured on small models are within a factor of 2 of the estimate,
 either way (tests/test_memory.py).
@@ -59,6 +60,8 @@ class Load:
     gradient_checkpointing: bool = False
     bf16: bool = False
     processes: int = 1
+    #: another model than the policy is the reference
+    reference: bool = False
     #: sampled together, by ``implicitprm rollouts``
     rollouts: int = 64
 
@@ -97,7 +100,7 @@ def expected_memory(config: PretrainedConfig, load: Load) -> Memory:
             "logits": 4 * FLOAT32 * logits,
         },
         "reference pass": {
-            "weights": weights,
+            "weights": weights * (2 if load.reference else 1),
             "weights in computation": copies,
             "activations": layer,
             # Scoring makes some at a time, of one token at least.

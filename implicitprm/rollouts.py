@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from implicitprm.steps import Prompt, SolutionFormat, render_prompt
+from implicitprm.trunk import logits_where
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,11 @@ def _sample_batch(
     ids = cast(LongTensor, input_ids)
     end_tokens = _end_token_ids(model)
     cache = DynamicCache(config=model.config)
-    logits = model(input_ids, past_key_values=cache, use_cache=True).logits[:, -1]  # (B, V)
+    last = torch.zeros_like(input_ids, dtype=torch.bool)
+    last[:, -1] = True
+    logits = logits_where(  # (B, V)
+        model, last, input_ids=input_ids, past_key_values=cache, use_cache=True
+    )
     cache.batch_repeat_interleave(n)
     logits = logits.repeat_interleave(n, dim=0)  # (B·n, V)
     alive = list(range(len(logits)))

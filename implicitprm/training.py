@@ -378,10 +378,11 @@ def _reference_logps(
     pad_token_id: int | None,
     batch_size: int,
 ) -> dict[Response, list[float]]:
-    """Log-probabilities under the reference; 0 where there is none."""
+    """Log-probabilities under the reference, 0 where there is none; its device is as before."""
     if reference is None:
         return {response: [0.0] * len(rows) for response, rows in encoded.items()}
     state = processes()
+    home: Any = reference.device
     reference.to(state.device)
     reference.eval()
     columns = {}
@@ -389,6 +390,7 @@ def _reference_logps(
         with state.split_between_processes(rows) as share:
             logps = score_logps(reference, share, pad_token_id, batch_size, "reference")
         columns[response] = gather_object([float(values.sum()) for values in logps])
+    reference.to(home)
     return columns
 
 

@@ -55,13 +55,8 @@ def trunk_pass(model: PreTrainedModel, **inputs: Any) -> TrunkPass | None:
     trunk = _trunk(model)
     if trunk is None:
         return None
-    outputs: list[ModelOutput] = []
-
-    def keep(output: ModelOutput) -> ModelOutput:
-        outputs.append(output)
-        return _with_hidden(output, output["last_hidden_state"][:, -1:])  # no logits of the others
-
-    with _changing(trunk, keep):
+    # No logits but those of the last token.
+    with _changing(trunk, lambda hidden: hidden[:, -1:]) as outputs:
         model(**inputs)
     return TrunkPass(model, trunk, outputs[0]) if outputs else None
 
@@ -76,13 +71,7 @@ def logits_where(model: Any, positions: Tensor, **inputs: Any) -> Tensor:
     trunk = None if isinstance(model, nn.DataParallel) else _trunk(model)
     if trunk is None:
         return model(**inputs).logits[positions]
-    outputs: list[ModelOutput] = []
-
-    def select(output: ModelOutput) -> ModelOutput:
-        outputs.append(output)
-        return _with_hidden(output, output["last_hidden_state"][positions][None])  # (1, M, H)
-
-    with _changing(trunk, select):
+    with _changing(trunk, lambda hidden: hidden[positions][None]) as outputs:  # (1, M, H)
         logits = model(**inputs).logits
     return logits[0] if outputs else logits[positions]
 
@@ -129,11 +118,17 @@ def _with_hidden(output: ModelOutput, hidden: Tensor) -> ModelOutput:
 
 
 @contextmanager
-def _changing(trunk: nn.Module, change: Callable[[ModelOutput], ModelOutput]) -> Iterator[None]:
-    """What ``trunk`` hands on is changed."""
-    hook = trunk.register_forward_hook(lambda module, arguments, output: change(output))
+def _changing(trunk: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[list[ModelOutput]]:
+    """The hidden states that ``trunk`` hands on are changed; the list gets its own outputs."""
+    outputs: list[ModelOutput] = []
+
+    def changed(module: nn.Module, arguments: Any, output: ModelOutput) -> ModelOutput:
+        outputs.append(output)
+        return _with_hidden(output, change(output["last_hidden_state"]))
+
+    hook = trunk.register_forward_hook(changed)
     try:
-        yield
+        yield outputs
     finally:
         hook.remove()
 

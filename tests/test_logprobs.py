@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from architectures import ARCHITECTURES, VOCABULARY, tiny_model
 from benchmarks.memory import peak_bytes
-from tiny import problems, tiny_llama
+from tiny import CountedHead, problems, tiny_llama
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
@@ -218,18 +218,6 @@ def test_gradients_flow_to_the_weights(
     model.zero_grad()
 
 
-class Counted(nn.Module):
-    """An output embedding that counts the rows whose logits it makes."""
-
-    def __init__(self, head: nn.Module):
-        super().__init__()
-        self.head, self.rows = head, 0
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        self.rows += hidden[..., 0].numel()
-        return self.head(hidden)
-
-
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[None]:
     """A process group of this process."""
@@ -252,7 +240,7 @@ def test_training_makes_logits_of_response_tokens_only(
     read = {name: batch[name] for name in ("input_ids", "attention_mask")}
     expected = token_logps(model(**read).logits, batch["input_ids"], batch["response_mask"])
     wanted = torch.autograd.grad(expected.square().sum(), list(model.parameters()))
-    model.lm_head = counted = Counted(model.lm_head)
+    model.lm_head = counted = CountedHead(model.lm_head)
     found = response_logps(wrap(model), **batch)
     found.square().sum().backward()
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)

@@ -263,6 +263,13 @@ def test_the_reference_pass_can_be_what_does_not_fit() -> None:
         check_memory(config, load, phases["reference pass"] - 1)
 
 
+def test_another_model_as_the_reference_lies_beside_the_policy() -> None:
+    own, other = (expected_memory(config_of(), Load(1, 8, reference=r)) for r in (False, True))
+    weights = own["reference pass"]["weights"]
+    assert other["reference pass"] == {**own["reference pass"], "weights": 2 * weights}
+    assert other["training"] == own["training"]
+
+
 def test_processes_on_a_cpu_share_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     class State:
         device = torch.device("cpu")

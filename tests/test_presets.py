@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -271,6 +272,13 @@ def test_the_memory_of_a_preset_needs_no_network(preset: str) -> None:
     said = run("memory", "--preset", preset)
     assert f"each of {PRESETS[preset].processes} device(s)" in said
     assert "logits" in said
+
+
+def test_another_reference_needs_memory_of_its_own() -> None:
+    said = run("memory", "--preset", "qwen2.5-0.5b", "--reference", "another")
+    weights = next(line for line in said.splitlines() if "weights" in line)
+    # 494,032,768 parameters of 4 bytes, beside as many of the policy during the reference pass.
+    assert re.findall(r"\d\.\d\d", weights)[:2] == ["1.84", "3.68"]
 
 
 #: Of the models' public cards; SmolLM2's and the miniature's are counted on their weights below.

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 import torch
 from scipy.stats import chisquare
-from tiny import problems, tiny_llama
+from tiny import CountedHead, problems, tiny_llama
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -304,3 +304,12 @@ def test_no_prompts_give_no_rollouts(
         )
         == []
     )
+
+
+def test_of_a_prompt_only_the_last_logits_are_made(tokenizer: PreTrainedTokenizerBase) -> None:
+    model = tiny_llama(0)
+    model.lm_head = counted = CountedHead(model.lm_head)
+    sampled = sample(model, tokenizer, Sampling(max_new_tokens=1), n=3, prompts=PROMPTS[:2])
+    assert [rollout.tokens for of_prompt in sampled for rollout in of_prompt] == [1] * 6
+    # A row for each prompt, and, if a response goes on, one for each: it has no successor here.
+    assert counted.rows <= 2 + 6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
 from implicitprm.arithmetic import Problem, sample_problem
@@ -28,3 +29,16 @@ def tiny_llama(seed: int, scale: float = 4.0) -> LlamaForCausalLM:
 def problems(count: int, seed: int = 0) -> list[Problem]:
     rng = np.random.default_rng(seed)
     return [sample_problem(rng) for _ in range(count)]
+
+
+class CountedHead(nn.Module):
+    """An output embedding that counts the rows whose logits it makes."""
+
+    def __init__(self, head: nn.Module):
+        super().__init__()
+        self.head, self.rows = head, 0
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        self.rows += hidden[..., 0].numel()
+        made: Tensor = self.head(hidden)
+        return made
