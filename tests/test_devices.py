@@ -98,6 +98,7 @@ def test_scores_and_rollouts_are_the_cpu_s_on_a_device_that_is_not_there() -> No
     # Three groups of prompts of one length, 48 tokens each: every token waits once.
     assert waits["rollouts"] <= 3 * 48
     assert waits["scores"] < 40  # by batch, not by token
+    assert waits["gradients"] <= 3 * 4  # by objective
 
 
 # --- half precision ------------------------------------------------------------------------------

@@ -454,12 +454,13 @@ def test_the_gradient_does_not_depend_on_the_split(tokenizer: Tokenizer, kl_weig
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-4, abs=1e-6)
     for found in gradients[1:]:
         assert (found - gradients[0]).norm() < 1e-4 * gradients[0].norm()
-    # By hand: Σ A ∇ log π over all responses, divided by their number.
-    if not kl_weight:
-        logps = gather_logps(model, batch.encoded, pad)
-        ratio = (logps - old).exp()
-        ((-(ratio * credit) * batch.mask).sum() / len(batch.encoded)).backward()
-        assert (gradient(model) - gradients[0]).norm() < 1e-4 * gradients[0].norm()
+    # By hand: Σ A ∇ log π over all responses, and the KL's, divided by their number.
+    logps = gather_logps(model, batch.encoded, pad)
+    terms = -(logps - old).exp() * credit
+    if ref is not None:
+        terms = terms + kl_weight * ((ref - logps).exp() - (ref - logps) - 1)
+    ((terms * batch.mask).sum() / len(batch.encoded)).backward()
+    assert (gradient(model) - gradients[0]).norm() < 1e-4 * gradients[0].norm()
 
 
 def test_the_gradient_without_old_log_probabilities_is_that_of_the_policy_itself(
