@@ -231,10 +231,11 @@ def test_a_better_guide_finds_likelier_solutions(
 
 def test_step_guide_aggregates_step_rewards(model: LlamaForCausalLM, tokenizer: Tokenizer) -> None:
     prm = ImplicitPRM(model, None, tokenizer, 1.0, ARITHMETIC_FORMAT)
-    solution = Solution("7+5-3\n", ("7+5=12\n",), False)
+    solution = Solution("7+5-3\n", ("7+5=12", "12-3=8"), False)
     rewards = prm.score_solutions([solution])[0].step_rewards
-    for how in ("sum", "min"):
-        assert step_guide(prm, how)([solution]) == [aggregate(rewards, how)]
+    scores = {how: step_guide(prm, how)([solution]) for how in ("sum", "min")}
+    assert scores == {how: [aggregate(rewards, how)] for how in scores}
+    assert abs(scores["sum"][0] - scores["min"][0]) > 0.01  # two steps: they differ
 
 
 @pytest.mark.parametrize("name", ["width", "expansions", "max_steps"])
