@@ -1,7 +1,7 @@
 """Execute the chapters from top to bottom and say how long each took.
 
-`make walkthrough` executes every chapter in place, so that the stored outputs are this machine's.
-`make run` executes one chapter into another folder, beside its rendering as HTML, and prints the
+`make walkthrough` executes every chapter in place, so that the stored outputs are this machine's,
+and keeps the processor seconds of each in run_times.json, which the book shows. `make run` executes one chapter into another folder, beside its rendering as HTML, and prints the
 results that the tests compare; the stored chapter stays as it is.
 """
 
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import base64
+import json
 import os
 import re
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,10 +37,14 @@ ENCRYPTED = Config(KernelManager={"transport_encryption": "auto"})
 
 @dataclass(frozen=True)
 class Run:
-    """One chapter's execution; ``error`` names the cell that failed, None if none did."""
+    """One chapter's execution; ``error`` names the cell that failed, None if none did.
+
+    ``processor_seconds`` are those of the kernel: they hardly depend on what else the machine does.
+    """
 
     chapter: Path
     seconds: float
+    processor_seconds: float
     error: str | None
 
 
@@ -71,7 +77,7 @@ def execute(chapter: Path, target: Path, bar: tqdm[Any]) -> Run:
         on_cell_start=on_start,
         on_cell_executed=lambda **_: bar.update(),
     )
-    start = time.perf_counter()
+    start, before = time.perf_counter(), children_seconds()
     error = None
     try:
         # The bars of the chapter's own loops would be stored with its outputs.
@@ -83,7 +89,22 @@ def execute(chapter: Path, target: Path, bar: tqdm[Any]) -> Run:
         error = f"{running}: not done after {CELL_TIMEOUT_SECONDS} s"
     except DeadKernelError:
         error = f"{running}: the kernel died (out of memory?)"
-    return Run(chapter, time.perf_counter() - start, error)
+    return Run(chapter, time.perf_counter() - start, children_seconds() - before, error)
+
+
+def children_seconds() -> float:
+    """Processor seconds of all processes that this one has started and that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def keep_run_times(runs: Iterable[Run]) -> None:
+    """Write the processor seconds of the chapters that ran to run_times.json beside them."""
+    for run in runs:
+        path = run.chapter.with_name("run_times.json")
+        times = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        times[run.chapter.stem] = round(run.processor_seconds)
+        path.write_text(json.dumps(dict(sorted(times.items())), indent=1) + "\n", encoding="utf-8")
 
 
 def compared_text(notebook: NotebookNode) -> str:
@@ -139,6 +160,7 @@ def run_in_place(chapters: list[Path]) -> int:
     for run in sorted(runs, key=lambda run: run.seconds, reverse=True):
         print(f"{run.chapter.stem:<32}{run.seconds:7.1f} s{'   FAILED' if run.error else ''}")
     print(f"{'all chapters':<32}{sum(run.seconds for run in runs):7.1f} s")
+    keep_run_times(run for run in runs if not run.error)
     failures = [run for run in runs if run.error]
     for run in failures:
         print(f"{run.chapter.name} failed in {run.error}; left unchanged", file=sys.stderr)

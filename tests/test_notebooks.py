@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -423,6 +424,9 @@ def test_a_walkthrough_stores_what_ran_and_names_the_cell_that_failed(
     assert re.search(r"^00_good +[\d.]+ s$", output, flags=re.MULTILINE)
     assert "01_bad.ipynb failed in cell 3 of 3 (x = 1): ValueError: no such step" in errors
     assert "00_good" not in errors
+    times = json.loads((good.parent / "run_times.json").read_text(encoding="utf-8"))
+    assert list(times) == ["00_good"]
+    assert 0 < times["00_good"] < 60  # a kernel's start and one cell
 
 
 def test_a_failed_run_into_a_folder_exits_with_an_error(
