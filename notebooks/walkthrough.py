@@ -1,8 +1,9 @@
 """Execute the chapters from top to bottom and say how long each took.
 
 `make walkthrough` executes every chapter in place, so that the stored outputs are this machine's,
-and keeps the processor seconds of each in run_times.json, which the book shows. `make run` executes one chapter into another folder, beside its rendering as HTML, and prints the
-results that the tests compare; the stored chapter stays as it is.
+and keeps the processor seconds of each in run_times.json, which the book shows. `make run` executes
+one chapter into another folder, beside its rendering as HTML, and prints the results that the tests
+compare; the stored chapter stays as it is.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def keep_run_times(runs: Iterable[Run]) -> None:
     for run in runs:
         path = run.chapter.with_name("run_times.json")
         times = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        times[run.chapter.stem] = round(run.processor_seconds)
+        times[run.chapter.stem] = round(run.processor_seconds, 1)
         path.write_text(json.dumps(dict(sorted(times.items())), indent=1) + "\n", encoding="utf-8")
 
 

@@ -54,8 +54,8 @@ class RunTimes(SphinxDirective):
         path = Path(self.env.srcdir) / RUN_TIMES
         self.env.note_dependency(str(path))
         times = json.loads(path.read_text(encoding="utf-8"))
-        rows = [[nodes.literal("", name), nodes.Text(str(of))] for name, of in times.items()]
-        rows.append([nodes.Text("all"), nodes.Text(str(sum(times.values())))])
+        rows = [[nodes.literal("", name), nodes.Text(f"{of:.0f}")] for name, of in times.items()]
+        rows.append([nodes.Text("all"), nodes.Text(f"{sum(times.values()):.0f}")])
         return [table_of(("chapter", "processor seconds"), rows)]
 
 
