@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import resource
 import shutil
@@ -100,6 +101,20 @@ def test_the_front_page_links_every_chapter(pages: Path) -> None:
     intro = article(pages / "book" / "intro.html")
     linked = set(re.findall(r'href="\.\./notebooks/(\w+)\.html"', intro))
     assert linked == {path.stem for path in CHAPTERS}
+
+
+def test_the_provenance_page_lists_every_result_and_every_chapter(pages: Path) -> None:
+    text = readable(article(pages / "book" / "provenance.html"))
+    results = sorted((ROOT / "implicitprm" / "experiments" / "results").glob("*.json"))
+    for path in results:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        assert result["config_hash"] in text
+        assert result["command"].removeprefix("python -m ") in text
+    times = json.loads((ROOT / "notebooks" / "run_times.json").read_text(encoding="utf-8"))
+    assert list(times) == [path.stem for path in CHAPTERS]
+    for name, seconds in times.items():
+        assert f"{name} {seconds:.0f}" in text
+    assert f"all {sum(times.values()):.0f}" in text
 
 
 def test_no_page_leaves_mathematics_or_markup_unrendered(pages: Path) -> None:

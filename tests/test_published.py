@@ -365,9 +365,19 @@ def test_what_the_published_step_ends_do_to_the_rewards(name: str, prm: Implicit
 # ---- The entries -------------------------------------------------------------------------------
 
 
+#: What the cards of the EurusPRMs and eval/bon_eval.sh of PRIME-RL/ImplicitPRM name.
+REFERENCES = {
+    "EurusPRM-Stage1": "Qwen/Qwen2.5-Math-7B-Instruct",
+    "EurusPRM-Stage2": "Qwen/Qwen2.5-Math-7B-Instruct",
+    "ImplicitPRM_DPO": "meta-llama/Llama-3.1-8B-Instruct",
+    "ImplicitPRM_CE": "meta-llama/Llama-3.1-8B-Instruct",
+}
+
+
 @every_prm
 def test_entries_are_whole(name: str) -> None:
     entry = PUBLISHED[name]
+    assert entry.reference == REFERENCES[name]
     assert entry.policy.endswith(f"/{name}")
     assert entry.policy != entry.reference
     assert entry.best_of_n in AGGREGATIONS
