@@ -97,12 +97,15 @@ class Arm:
 STEP_ALONE = {"granularity": "step", "discount": 0.0, "process_weight": 1.0}
 ALL = {"accuracy_bounds": None}
 OUTCOME, IMPLICIT, FROZEN = "outcome", "implicit", "frozen"
+#: Whether a gain of the frozen PRM is that of its learning rate.
+FASTER = "outcome, rate of frozen"
 TRUE, TRUE_ALL = "true steps", "true steps alone, all prompts"
 MAIN: dict[str, Arm] = {
     OUTCOME: Arm(),
     TRUE_ALL: Arm("truth", STEP_ALONE | {"outcome_weight": 0.0} | ALL),
     IMPLICIT: Arm("online"),
     FROZEN: Arm("frozen"),
+    FASTER: Arm("none", tuned_as=FROZEN),
 }
 #: With fewer seeds, and what was chosen for another arm where there is no sweep of their own.
 ABLATIONS: dict[str, Arm] = {
