@@ -608,7 +608,7 @@ def run_config(chosen: Mapping[str, Any]) -> dict[str, Any]:
         "test": [TEST_PROBLEMS, TEST_RESPONSES],
         "why": [WHY_SEEDS, WHY_BATCHES, WHY_PROBLEMS, WHY_RESPONSES, WHY_COMPLETIONS],
         "gradients": WHY_GRADIENTS,
-        "ablations": {name: asdict(arm) for name, arm in ABLATIONS.items()},
+        "arms": {name: asdict(arm) for name, arm in ARMS.items()},
     }
 
 
