@@ -13,6 +13,7 @@ from datasets import Dataset
 from test_wordproblems import tiny_model
 
 from implicitprm.experiments import real_solutions, smollm2
+from implicitprm.experiments.store import load_result
 
 MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 
@@ -196,3 +197,15 @@ def test_the_whole_experiment(file: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert summary["rows"][name]["accuracy"][0] == pytest.approx(
         np.mean([run["rows"][name]["accuracy"][0] for run in runs]), abs=0.02
     )
+
+
+def test_stored_rows_without_a_model_are_recomputed(data_dir: Path) -> None:
+    """Chance, oracle, vote and the best model need no reward: they follow from the data."""
+    file = str(data_dir / "gsm8k_model_solutions.jsonl")
+    stored = load_result("real_solutions")
+    assert stored["config"]["parts"] == real_solutions.PARTS
+    rows, summary = real_solutions.solutions_of(file, "test"), stored["cells"][-1]
+    best = real_solutions.best_model(real_solutions.solutions_of(file, "train"))
+    free = real_solutions.choices(rows, {real_solutions.REWARD: np.zeros(len(rows))}, best)
+    for name in ("chance", "oracle", real_solutions.MAJORITY, real_solutions.BEST):
+        assert summary["rows"][name] == real_solutions.table(free)[name], name

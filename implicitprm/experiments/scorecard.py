@@ -527,6 +527,49 @@ def search_against_best_of_n() -> list[Effect]:
     return found
 
 
+# ---- A real language model ------------------------------------------------------------------
+
+
+def real(quantity: str) -> dict[str, Any]:
+    return pick("real_solutions", part="summary")[quantity]
+
+
+def real_outcomes() -> list[Effect]:
+    """AUROC of the reward within the solutions of one model, less the .5 of chance."""
+    return [
+        Effect(f"within {model}", (value - 0.5, low - 0.5, high - 0.5), unit="AUROC above .5")
+        for model, (value, low, high) in real("AUROC")["reward, sum over steps"].items()
+    ]
+
+
+def real_outcomes_against(rivals: tuple[str, ...]) -> list[Effect]:
+    gains = real("AUROC of the reward minus")
+    return [Effect(f"minus {rival}", as_triple(gains[rival]), unit="AUROC") for rival in rivals]
+
+
+def real_choices() -> list[Effect]:
+    """Choosing among four solutions, minus always taking the best model's, in points."""
+    return [
+        Effect(rule, as_triple(real("rows")[rule]["minus always the best model"]))
+        for rule in (
+            "best of 4: reward, sum over steps",
+            "best of 4: reward, min over steps",
+            "vote weighted by reward",
+        )
+    ]
+
+
+def real_first_errors(rival: str) -> list[Effect]:
+    """First-error F1 of the step reward minus that of a rival, on ProcessBench."""
+    summary = pick("processbench", part="summary")
+    tables = ("gsm8k, threshold of the other half", "math, threshold of gsm8k")
+    return [
+        Effect(table, as_triple(summary[table][rival]["F1 of step reward minus this one's"]))
+        for table in tables
+        if table in summary
+    ]
+
+
 def second_world() -> dict[str, dict[str, Any]]:
     return {
         name: pick("second_world", part="summary", objective=name) for name in ("ce", "dpo", "kto")
@@ -1047,6 +1090,43 @@ CLAIMS: tuple[Claim, ...] = (
         "14",
         ("beam_search",),
         search_against_best_of_n,
+    ),
+    Claim(
+        "Trained on outcomes, a pre-trained model tells right solutions of a real model from wrong",
+        "abstract",
+        "13",
+        ("real_solutions",),
+        real_outcomes,
+    ),
+    Claim(
+        "On real solutions the reward ranks outcomes better than length or log-probability do",
+        "§1",
+        "13",
+        ("real_solutions",),
+        lambda: real_outcomes_against(
+            ("shortest", "log π_ref alone", "log π_ref per token", "log π_θ alone")
+        ),
+    ),
+    Claim(
+        "Choosing by the reward among four real models beats always taking the best one",
+        "§4.2",
+        "13",
+        ("real_solutions",),
+        real_choices,
+    ),
+    Claim(
+        "Step rewards of an outcome-trained model find the first error better than chance",
+        "arXiv 2501.07301",
+        "14",
+        ("processbench",),
+        lambda: real_first_errors("chance"),
+    ),
+    Claim(
+        "Step rewards find the first error better than log π_ref of the step does",
+        "§3",
+        "14",
+        ("processbench",),
+        lambda: real_first_errors("log π_ref of the step"),
     ),
     Claim(
         "Best-of-N on MATH-500 with 8B models, to the figures of Table 1",
