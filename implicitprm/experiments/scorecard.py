@@ -16,9 +16,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from implicitprm.evaluation import mean_interval
 from implicitprm.experiments.gpu import gpu_line
 from implicitprm.experiments.paper import COMPUTE_RATIOS
-from implicitprm.experiments.store import load_result
+from implicitprm.experiments.store import load_result, rounded
 
 Expects = Literal["above 0", "below 0", "about 0", "not above 0", "not below 0"]
 HOLDS = "holds"
@@ -639,6 +640,34 @@ def online_against_offline() -> list[Effect]:
     ]
 
 
+def frozen_against_outcome() -> list[Effect]:
+    """Also at one learning rate: a gain must not be that of the rate."""
+    value, low, high = trained_with("outcome, rate of frozen", "minus frozen")
+    return [
+        Effect("each at its own learning rate", trained_with("frozen")),
+        Effect("both at the frozen arm's", (-value, -high, -low)),
+    ]
+
+
+def frozen_alone() -> list[Effect]:
+    """From the first eighth of the batches to the last one, over seeds."""
+    runs = [
+        cell
+        for cell in cells("reinforcement")
+        if cell["part"] == "run" and cell["arm"] == "frozen alone, all prompts"
+    ]
+
+    def rise(key: str, scale: float) -> tuple[float, float, float]:
+        parts = [np.array_split(run[key], 8) for run in runs]
+        found = [scale * (np.nanmean(of[-1]) - np.nanmean(of[0])) for of in parts]
+        return as_triple(rounded(mean_interval(found)))
+
+    return [
+        Effect("its reward", rise("prm_reward", 1.0), unit="a response"),
+        Effect("accuracy", rise("accuracy", 100.0), "below 0"),
+    ]
+
+
 # ---- The open questions ----------------------------------------------------------------------
 
 
@@ -1049,6 +1078,20 @@ CLAIMS: tuple[Claim, ...] = (
         "12",
         ("reinforcement",),
         online_against_offline,
+    ),
+    Claim(
+        "Implicit rewards of a frozen PRM, beside the outcome, raise the final accuracy",
+        "arXiv 2502.01456, ablation",
+        "12",
+        ("reinforcement",),
+        frozen_against_outcome,
+    ),
+    Claim(
+        "A frozen reward alone is gamed: it rises while accuracy falls",
+        "arXiv 2210.10760",
+        "12",
+        ("reinforcement",),
+        frozen_alone,
     ),
     Claim(
         "On a pre-trained model best of 8 by the reward beats the majority vote",
