@@ -1240,6 +1240,7 @@ ARM_STYLE: dict[str, dict[str, Any]] = {
     "true steps alone, all prompts": STYLE["correct"],
     "implicit": STYLE["implicit"],
     "frozen": STYLE["policy"],
+    "outcome, rate of frozen": STYLE["hard"],
     "frozen alone, all prompts": STYLE["wrong"],
 }
 

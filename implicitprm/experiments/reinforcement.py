@@ -190,7 +190,8 @@ def process_reward(cell: Mapping[str, Any]) -> ProcessReward | None:
 
 def configure(cell: Mapping[str, Any]) -> ReinforceConfig:
     """The configuration of a cell's run."""
-    weight = {"process_weight": cell["weight"]} if cell["weight"] is not None else {}
+    weighted = cell["weight"] is not None and ARMS[cell["arm"]].source != "none"
+    weight = {"process_weight": cell["weight"]} if weighted else {}
     return ReinforceConfig(
         learning_rate=cell["learning_rate"],
         batches=cell["batches"],
