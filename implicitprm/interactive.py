@@ -142,9 +142,11 @@ class Interactive:
         # "</" would end the element that holds the data.
         stored = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
         first = self.frame(*(control.start for control in self.controls))
+        # Without the last attribute JupyterLab takes the arrow keys for its cells.
         sliders = "".join(
             f'<label>{escape(control.label)} <input type="range" min="0" '
-            f'max="{len(control.values) - 1}" value="{control.start}" autocomplete="off">'
+            f'max="{len(control.values) - 1}" value="{control.start}" autocomplete="off" '
+            'data-lm-suppress-shortcuts="true">'
             f'<span style="min-width:{max(map(len, control.values))}ch">'
             f"{escape(control.values[control.start])}</span></label>"
             for control in self.controls

@@ -109,7 +109,7 @@ def test_the_chapters_hold_style_and_script_as_they_are_now() -> None:
             for output in cell.get("outputs", ()):
                 html = output.get("data", {}).get("text/html", "")
                 if 'class="implicitprm-figure"' in html:
-                    (name,) = re.findall(r'<div class="implicitprm-figure" id="([\w-]+)">', html)
+                    (name,) = re.findall(r'<div class="implicitprm-figure" id="([\w-]+)"', html)
                     names.append(name)
                     assert _SCRIPT % name in html, path
                     assert _CSS in html, path
