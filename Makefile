@@ -27,6 +27,7 @@ test: lint $(SMOLLM2) chromium ## all checks: lint, the package's tests, every c
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(NBVAL_FLAGS) tests notebooks
 
 lab: $(SMOLLM2) ## the chapters in JupyterLab
+	@$(BIN)/jupyter trust notebooks/*.ipynb >/dev/null  # or figures with sliders show as text
 	$(BIN)/jupyter lab notebooks
 
 walkthrough: $(SMOLLM2) ## execute every chapter in place, with a table of run times

@@ -9,20 +9,23 @@ runs, and are the same bytes every time. Mouse, touch and arrow keys move a slid
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import pairwise
+from itertools import pairwise, product
 from math import prod
 
 import numpy as np
+from scipy.special import expit
 
+from implicitprm.evaluation import best_of_n_accuracy, vote_accuracy
 from implicitprm.figures import STYLE
 from implicitprm.qvalues import FloatArray, soft_implicit_hard
-from implicitprm.rewards import ScoredSolution
+from implicitprm.rewards import ScoredSolution, sum_by_step
+from implicitprm.selection import aggregate, answer_codes, best_of_n, weighted_vote
 
 #: On paper in the light scheme, on black in the dark one, of the book and of JupyterLab.
-_CSS = """
+_LAYOUT = """
 .implicitprm-figure { --paper: #fff; --ink: #1a1a1a; --faint: #767676;
   background: var(--paper); color: var(--ink); max-width: 660px; padding: 8px;
   font: 15px/1.4 sans-serif; }
@@ -31,14 +34,26 @@ body[data-jp-theme-light="false"] .implicitprm-figure {
   --paper: #121212; --ink: #e8e8e8; --faint: #9a9a9a; }
 .implicitprm-figure svg { display: block; width: 100%; height: auto; }
 .implicitprm-figure svg text { fill: var(--ink); font: 13px sans-serif; }
-.implicitprm-figure label { display: flex; gap: 8px; align-items: center; min-height: 32px; }
-.implicitprm-figure input { flex: 1; min-width: 0; height: 24px; }
+.implicitprm-figure svg path { fill: none; stroke: var(--ink); stroke-width: 2; }
+.implicitprm-figure svg .bar { stroke-width: 14; }
+.implicitprm-figure svg .dots { stroke-width: 8; stroke-linecap: round; }
+.implicitprm-figure svg .dropped { stroke: var(--faint); stroke-width: 1; }
+.implicitprm-figure [data-controls] { display: grid; grid-template-columns: auto 1fr auto;
+  grid-auto-rows: 32px; gap: 0 8px; align-items: center; }
+.implicitprm-figure label { display: contents; }
+.implicitprm-figure input { min-width: 0; height: 24px; margin: 0; }
 .implicitprm-figure [data-controls]:not([data-ready]) { display: none; }
 """
 
+_CSS = _LAYOUT + "".join(
+    f".implicitprm-figure svg .{kind} {{ stroke: {STYLE[kind]['color']}; }}\n"
+    for kind in ("correct", "wrong", "policy")
+)
+
 _SCRIPT = """
 for (const root of document.querySelectorAll('#%s')) {
-  const {controls, frames} = JSON.parse(root.querySelector('[data-frames]').textContent);
+  const {controls, parts, frames} = JSON.parse(root.querySelector('[data-frames]').textContent);
+  const whole = numbers => numbers.map(number => parts[number]).join('');
   const sliders = [...root.querySelectorAll('input')];
   const show = () => {
     let index = 0;
@@ -48,8 +63,8 @@ for (const root of document.querySelectorAll('#%s')) {
       slider.setAttribute('aria-valuetext', value);
       slider.nextElementSibling.textContent = value;
     });
-    root.querySelector('[data-drawing]').innerHTML = frames[index][0];
-    root.querySelector('[data-reading]').textContent = frames[index][1];
+    root.querySelector('[data-drawing]').innerHTML = whole(frames[index][0]);
+    root.querySelector('[data-reading]').textContent = whole(frames[index][1]);
   };
   for (const slider of sliders) slider.addEventListener('input', show);
   root.querySelector('[data-controls]').dataset.ready = '';
@@ -69,10 +84,21 @@ class Control:
 
 @dataclass(frozen=True)
 class Frame:
-    """One state of a figure: SVG elements, and in words what they show."""
+    """One state of a figure: SVG elements, and in words what they show.
 
-    drawing: str
-    reading: str
+    Both are pieces that are joined. A page holds a piece that many frames share once.
+    """
+
+    drawings: Sequence[str]
+    sentences: Sequence[str]
+
+    @property
+    def drawing(self) -> str:
+        return "".join(self.drawings)
+
+    @property
+    def reading(self) -> str:
+        return "".join(self.sentences)
 
 
 @dataclass(frozen=True)
@@ -102,17 +128,27 @@ class Interactive:
         return self.frames[index]
 
     def _repr_html_(self) -> str:
+        numbers: dict[str, int] = {}
+        frames = [
+            [[numbers.setdefault(part, len(numbers)) for part in parts]
+             for parts in (frame.drawings, frame.sentences)]
+            for frame in self.frames
+        ]  # fmt: skip
         data = {
             "controls": [list(control.values) for control in self.controls],
-            "frames": [[frame.drawing, frame.reading] for frame in self.frames],
+            "parts": list(numbers),
+            "frames": frames,
         }
         # "</" would end the element that holds the data.
-        frames = json.dumps(data, ensure_ascii=False).replace("</", "<\\/")
+        stored = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
         first = self.frame(*(control.start for control in self.controls))
+        # Without the last attribute JupyterLab takes the arrow keys for its cells.
         sliders = "".join(
             f'<label>{escape(control.label)} <input type="range" min="0" '
-            f'max="{len(control.values) - 1}" value="{control.start}" autocomplete="off">'
-            f"<span>{escape(control.values[control.start])}</span></label>"
+            f'max="{len(control.values) - 1}" value="{control.start}" autocomplete="off" '
+            'data-lm-suppress-shortcuts="true">'
+            f'<span style="min-width:{max(map(len, control.values))}ch">'
+            f"{escape(control.values[control.start])}</span></label>"
             for control in self.controls
         )
         width, height = self.size
@@ -122,7 +158,7 @@ class Interactive:
             f"{self.background}<g data-drawing>{first.drawing}</g></svg>"
             f"<div data-controls>{sliders}</div>"
             f'<div data-reading role="status">{escape(first.reading)}</div>'
-            f'<script type="application/json" data-frames>{frames}</script>'
+            f'<script type="application/json" data-frames>{stored}</script>'
             f"<script>{_SCRIPT % self.name}</script></div>"
         )
 
@@ -131,14 +167,15 @@ class Interactive:
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    where = "" if anchor == "start" else f" text-anchor='{anchor}'"
+    return f"<text x='{x:.0f}' y='{y:.0f}'{where}>{escape(text)}</text>"
 
 
 def _line(points: Sequence[tuple[float, float]], color: str, width: float, dash: str = "") -> str:
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    dashes = f' stroke-dasharray="{dash}"' if dash else ""
+    dashes = f" stroke-dasharray='{dash}'" if dash else ""
     return (
-        f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="{width}"{dashes}/>'
+        f"<polyline points='{path}' fill='none' stroke='{color}' stroke-width='{width}'{dashes}/>"
     )
 
 
@@ -190,7 +227,7 @@ def beta_explorer(
             f"At β = {beta:.3g} the implicit value is {value.implicit:+z.3f}: {height:.0%} of the "
             f"way from soft ({soft:+z.3f}) to hard ({hard:+z.3f})."
         )
-        frames.append(Frame(drawing, reading))
+        frames.append(Frame([drawing], [reading]))
     control = Control("β", [f"{beta:.3g}" for beta in betas], start=20)
     return Interactive("beta-explorer", [control], frames, background, (460, 290), alt)
 
@@ -246,7 +283,7 @@ def step_reward_explorer(
                 f'<circle cx="{x:.1f}" cy="{y}" r="4" fill="{STYLE["implicit"]["color"]}"/>'
                 for x, y in curve
             ]
-            frames.append(Frame("".join(drawing), reading + truth * shown))
+            frames.append(Frame(["".join(drawing)], [reading, truth] if shown else [reading]))
     controls = [
         Control("solution", [f"{n} of {len(solutions)}" for n in range(1, len(solutions) + 1)]),
         Control("truth", ["hidden", "shown"]),
@@ -269,3 +306,263 @@ def _tokens(scored: ScoredSolution, start: int, end: int, y: int, unit: float) -
         )
         x += 8 * len(shown)
     return "".join(parts)
+
+
+# ---- Best of N ------------------------------------------------------------------------------
+
+CHOSEN_BY = ("sum", "min", "mean", "last", "log π_θ", "majority vote", "weighted vote")
+TRUNCATED = ("nothing", "rewards above 0", "rare steps")
+#: A step that the reference gives less than this is rare.
+RARE = 0.1
+#: Scores further below the highest one are drawn at the lower edge, rarer candidates at the right.
+DEPTH, NATS = 8.0, 12.0
+#: How many answers of a vote are drawn.
+ANSWERS = 4
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of the M candidates of a problem; ``scored`` is None where it has no rewards.
+
+    ``valid`` (S) says which of its steps are right, ``correct`` whether its answer is.
+    """
+
+    scored: ScoredSolution | None
+    valid: Sequence[bool]
+    answer: str | None
+    correct: bool
+
+    def score(self, rule: str, truncated: str) -> float:
+        """What a rule of CHOSEN_BY goes by, −∞ for a candidate that may not be chosen.
+
+        For a vote it is the score whose σ is its weight: ∞ for all in a majority vote.
+        """
+        scored = self.scored
+        if truncated == "rare steps" and (scored is None or self.step_chances.min() < RARE):
+            return -np.inf
+        if rule == "majority vote":
+            return np.inf
+        if scored is None:
+            return -np.inf
+        if rule == "log π_θ":
+            return float(scored.policy_logps.sum())
+        rewards = scored.step_rewards
+        if truncated == "rewards above 0":
+            rewards = np.minimum(rewards, 0)
+        return aggregate(rewards, "sum" if rule == "weighted vote" else rule)
+
+    @property
+    def step_chances(self) -> FloatArray:
+        """π_ref of each step, (S)."""
+        assert self.scored is not None
+        return np.exp(sum_by_step(self.scored.ref_logps, self.scored.step_ends))
+
+
+def best_of_n_explorer(
+    problems: Mapping[str, Sequence[Candidate]], shown: Sequence[str], ns: Sequence[int], alt: str
+) -> Interactive:
+    """Which of the first N candidates wins and why, by CHOSEN_BY and TRUNCATED.
+
+    ``problems`` holds M candidates of each, in the order in which they count as drawn; those that
+    are equal are the same object. Some of the problems are ``shown``. The accuracy is over all of
+    them and over all draws of N of the M (of votes: 100 draws), in percent.
+    """
+    accuracies = {
+        (rule, truncated): _accuracies(list(problems.values()), rule, truncated, ns)
+        for rule, truncated in product(CHOSEN_BY, TRUNCATED)
+    }
+    frames = []
+    for name, n, rule, truncated in product(shown, ns, CHOSEN_BY, TRUNCATED):
+        candidates = problems[name]
+        curve = accuracies[rule, truncated]
+        if "vote" in rule:
+            drawn = candidates[:n]
+            winner, drawings, why = _vote(drawn, _scores(drawn, rule, truncated))
+        else:
+            winner, drawings, why = _best(candidates, rule, truncated, n, ns)
+        share = f" Over {len(problems)} problems {curve[ns.index(n)]:.1f}% are right at this N."
+        drawings += [_winner(candidates[winner]), *_accuracy_curve(curve, n, ns)]
+        frames.append(Frame(drawings, [why, share]))
+    controls = [
+        Control("problem", list(shown)),
+        Control("N", [str(n) for n in ns], start=len(ns) // 2),
+        Control("chosen by", CHOSEN_BY),
+        Control("cut off", TRUNCATED),
+    ]
+    longest = max(
+        len(c.scored.steps) for name in shown for c in problems[name] if c.scored is not None
+    )
+    size = (460, 266 + 24 * longest)
+    return Interactive("best-of-n-explorer", controls, frames, _best_of_n_axes(ns), size, alt)
+
+
+#: The two charts of the explorer: left and right end, and their common top and bottom.
+SCORES, ACCURACY, TOP, BOTTOM = (40, 210), (292, 440), 40, 176
+
+
+def _scores(candidates: Sequence[Candidate], rule: str, truncated: str) -> FloatArray:
+    """The score of each candidate, (M); of equal ones it is computed once."""
+    values = {id(candidate): candidate for candidate in candidates}
+    once = {key: candidate.score(rule, truncated) for key, candidate in values.items()}
+    return np.array([once[id(candidate)] for candidate in candidates])
+
+
+def _accuracies(
+    problems: Sequence[Sequence[Candidate]], rule: str, truncated: str, ns: Sequence[int]
+) -> list[float]:
+    scores = np.array([_scores(candidates, rule, truncated) for candidates in problems])  # (P, M)
+    correct = np.array([[c.correct for c in candidates] for candidates in problems])
+    if "vote" not in rule:
+        return [float(100 * best_of_n_accuracy(scores, correct, n).mean()) for n in ns]
+    answers = [[c.answer for c in candidates] for candidates in problems]
+    return [float(100 * vote_accuracy(answers, correct, n, scores).mean()) for n in ns]
+
+
+def _best(
+    candidates: Sequence[Candidate], rule: str, truncated: str, n: int, ns: Sequence[int]
+) -> tuple[int, list[str], str]:
+    """The winner by the highest score, a chart of the scores, and the score in words."""
+    plain, scores = (_scores(candidates, rule, kept) for kept in ("nothing", truncated))
+    winner = best_of_n(scores[:n])
+    high = float(plain.max())
+    low = max(float(plain[np.isfinite(plain)].min()), high - DEPTH)
+    left, right = SCORES
+
+    def place(index: int) -> tuple[int, int]:
+        scored = candidates[index].scored
+        nats = NATS if scored is None else min(-float(scored.ref_logps.sum()), NATS)
+        score = plain[index] if np.isneginf(scores[index]) else scores[index]
+        up = (max(score, low) - low) / (high - low) if high > low else 1.0
+        return round(left + nats / NATS * (right - left)), round(BOTTOM - up * (BOTTOM - TOP))
+
+    drawings = [
+        _text(0, 16, f"{rule}, against −log π_ref")
+        + _text(left - 6, TOP + 4, f"{high:+z.1f}", "end")
+        + _text(left - 6, BOTTOM + 4, f"{low:+z.1f}", "end")
+        + _SCORE_AXES
+    ]
+    drawn: set[int] = set()
+    for start, end in pairwise((0, *ns[: ns.index(n) + 1])):
+        new = {id(candidates[i]): i for i in range(start, end) if id(candidates[i]) not in drawn}
+        drawn |= set(new)
+        drawings.append(_marks([(candidates[i], scores[i], *place(i)) for i in new.values()]))
+    x, y = place(winner)
+    drawings.append(f"<circle cx='{x}' cy='{y}' r='9' fill='none' stroke='var(--ink)'/>")
+    chosen = candidates[winner]
+    rivals = [
+        s for c, s in zip(candidates[:n], scores, strict=False) if c.correct != chosen.correct
+    ]
+    other = "wrong" if chosen.correct else "right"
+    if not rivals:
+        rest = f"there is no {other} one."
+    elif max(rivals) == -np.inf:
+        rest = f"no {other} one is left."
+    else:
+        rest = f"the best {other} one has {max(rivals):+z.2f}."
+    return winner, drawings, f"{_answer(chosen)}, with a score of {scores[winner]:+z.2f}; {rest}"
+
+
+def _marks(candidates: Sequence[tuple[Candidate, float, int, int]]) -> str:
+    """Dots for right candidates, crosses for wrong ones; thin and grey where none may be chosen."""
+    paths: dict[str, str] = {}
+    for candidate, score, x, y in candidates:
+        dot = candidate.correct and np.isfinite(score)
+        kind = "dots correct" if dot else "dropped" if np.isneginf(score) else "wrong"
+        path = f"M{x} {y}h0" if dot else f"M{x - 4} {y - 4}l8 8m0-8l-8 8"
+        paths[kind] = paths.get(kind, "") + path
+    return "".join(f"<path class='{kind}' d='{path}'/>" for kind, path in paths.items())
+
+
+def _answer(candidate: Candidate) -> str:
+    verdict = "right" if candidate.correct else "wrong"
+    return f"Chosen: {candidate.answer or 'no answer'}, {verdict}"
+
+
+def _vote(candidates: Sequence[Candidate], scores: FloatArray) -> tuple[int, list[str], str]:
+    """The first of the highest candidates with the winning answer, a chart of the votes, words."""
+    answers, weights = [candidate.answer for candidate in candidates], expit(scores)
+    codes = answer_codes(answers)
+    chosen = weighted_vote(answers, scores)
+    code = codes[answers.index(chosen)]
+    winner = int(max(np.flatnonzero(codes == code), key=lambda i: (scores[i], -i)))
+    totals = {int(c): float(weights[codes == c].sum()) for c in np.unique(codes[codes >= 0])}
+    total = sum(totals.values())
+    left, right = SCORES
+    drawings = [_text(0, 16, "votes for an answer")]
+    for row, c in enumerate(sorted(totals, key=lambda c: (-totals[c], c))[:ANSWERS]):
+        first = candidates[int((codes == c).argmax())]
+        kind, y = "correct" if first.correct else "wrong", TOP + 20 + 30 * row
+        length = round((right - left - 40) * totals[c] / total) if total else 0
+        drawings.append(
+            _text(left - 6, y + 5, str(first.answer), "end")
+            + f"<path class='bar {kind}' d='M{left} {y}h{length}'/>"
+            + _text(left + length + 6, y + 5, f"{totals[c]:.1f} {'✓' if first.correct else '✗'}")
+        )
+    why = f"{_answer(candidates[winner])}, with {totals.get(code, 0):.1f} of {total:.1f} votes."
+    return winner, drawings, why
+
+
+def _winner(candidate: Candidate) -> str:
+    """The steps of the winner: which are right, their rewards as bars, their π_ref."""
+    scored = candidate.scored
+    if scored is None:
+        return _text(4, 266, "a text outside this world, without rewards")
+    parts = []
+    for step, (text, reward, chance, right) in enumerate(
+        zip(scored.steps, scored.step_rewards, candidate.step_chances, candidate.valid, strict=True)
+    ):
+        y = 266 + 24 * step
+        width = round(float(np.clip(reward * 25, -60, 60)))
+        parts.append(
+            _text(4, y, f"{'✓' if right else '✗'} {text.strip()}")
+            + f"<path class='bar {'correct' if right else 'wrong'}' d='M215 {y - 5}h{width}'/>"
+            + _text(285, y, f"{reward:+z.2f}")
+            + _text(350, y, f"{chance:.3f}" if chance >= 0.001 else "under 0.001")
+        )
+    return "".join(parts)
+
+
+def _accuracy_place(accuracy: float, n: int, ns: Sequence[int]) -> tuple[int, int]:
+    left, right = ACCURACY
+    across = ns.index(n) / (len(ns) - 1)
+    return round(left + across * (right - left)), round(BOTTOM - accuracy / 100 * (BOTTOM - TOP))
+
+
+def _accuracy_curve(curve: Sequence[float], n: int, ns: Sequence[int]) -> list[str]:
+    places = [_accuracy_place(value, at, ns) for value, at in zip(curve, ns, strict=True)]
+    x, y = _accuracy_place(curve[ns.index(n)], n, ns)
+    path = "L".join(f"{x} {y}" for x, y in places)
+    return [
+        f"<path class='policy' d='M{path}'/>",
+        f"<path class='dots policy' d='M{x} {y}h0'/>"
+        + _text(x, y + 22, f"{curve[ns.index(n)]:.1f}", "middle"),
+    ]
+
+
+_SCORE_AXES = (
+    _line([(SCORES[0], TOP), (SCORES[0], BOTTOM), (SCORES[1], BOTTOM)], "var(--faint)", 1)
+    + "".join(
+        _text(SCORES[0] + nats / NATS * (SCORES[1] - SCORES[0]), BOTTOM + 20, f"{nats}", "middle")
+        for nats in (0, 4, 8)
+    )
+    + _text(SCORES[1] + 8, BOTTOM + 20, f"{NATS:.0f} nats", "middle")
+)
+
+
+def _best_of_n_axes(ns: Sequence[int]) -> str:
+    (left, right), bottom = ACCURACY, BOTTOM
+    return (
+        _text(left - 30, 16, "accuracy at N, %")
+        + _line([(left, TOP), (left, bottom), (right, bottom)], "var(--faint)", 1)
+        + "".join(
+            _text(left - 6, _accuracy_place(tick, ns[0], ns)[1] + 4, f"{tick}", "end")
+            for tick in (0, 50, 100)
+        )
+        + "".join(
+            _text(_accuracy_place(0, n, ns)[0], bottom + 20, f"{n}", "middle") for n in ns[::2]
+        )
+        + _text(4, 214, "● right · ✗ wrong · ring: chosen · grey: cut off")
+        + _text(4, 240, "steps of the winner")
+        + _text(215, 240, "reward", "middle")
+        + _text(350, 240, "π_ref of the step")
+    )

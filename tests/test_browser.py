@@ -5,23 +5,39 @@ Each page is visited once, in both colour schemes and at two widths; the tests a
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from html import unescape
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urldefrag, urlsplit
 from urllib.request import url2pathname
 
+import nbformat
 import numpy as np
 import pytest
 import yaml
 from axe_playwright_python.base import AXE_SCRIPT
 from book_build import ROOT, build_repository
-from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+from playwright.sync_api import Browser, Error, Page, TimeoutError, sync_playwright
+from test_book import listed_files
 
+from implicitprm.arithmetic import load_rollouts
+from implicitprm.arithmetic.measure import candidate_grid
+from implicitprm.experiments.best_of_n import NS, given_answers
+from implicitprm.experiments.store import load_result
 from implicitprm.qvalues import completions, implicit_q, random_language, soft_implicit_hard
+from implicitprm.selection import majority_vote
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -42,8 +58,7 @@ DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 def names_of_pages() -> list[str]:
     toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
-    listed = [entry["file"] for entry in toc["chapters"]]
-    return [f"{name}.html" for name in (toc["root"], *listed)]
+    return [f"{name}.html" for name in (toc["root"], *listed_files(toc))]
 
 
 # ---- What is measured on a page -------------------------------------------------------------
@@ -132,11 +147,12 @@ FORMULAS_ARE_DONE = """() => document.querySelectorAll('mjx-container').length
   >= document.querySelectorAll('span.math, div.math').length"""
 
 #: axe-core asks the browser what lies under each piece of text, a minute for a page with much code;
-#: CONTRAST measures the same from computed styles.
+#: CONTRAST measures the same from computed styles. `region` takes a quarter of the rest, and finds
+#: nothing that counts as serious.
 AXE = """rules => axe.run(document, {
   preload: false,  // of style sheets, for rules that are not among the serious ones
   resultTypes: ['violations'],
-  rules: {'color-contrast': {enabled: false}},
+  rules: {'color-contrast': {enabled: false}, region: {enabled: false}},
   ...(rules ? {runOnly: rules} : {}),
 }).then(result => result.violations
   .filter(violation => ['serious', 'critical'].includes(violation.impact))
@@ -192,9 +208,10 @@ def visit(browser: Browser, path: Path, patience: int = 60_000) -> Visit:
     page.evaluate(AXE_SCRIPT)
     found.axe += page.evaluate(AXE)
     for size in (DESKTOP, PHONE):
-        page.set_viewport_size(size)  # type: ignore[arg-type]
-        # The theme and the book react to a resize with a delay.
-        page.wait_for_timeout(400)
+        if page.viewport_size != size:
+            page.set_viewport_size(size)  # type: ignore[arg-type]
+            # The theme and the book react to a resize with a delay.
+            page.wait_for_timeout(400)
         found.overflow += [f"{size['width']}: {text}" for text in page.evaluate(OVERFLOW)]
         for scheme in ("light", "dark"):
             show_scheme(page, scheme)
@@ -349,15 +366,226 @@ def test_the_step_sliders_show_another_solution_and_the_truth(browser: Browser, 
     page.close()
 
 
-def test_a_figure_is_readable_without_its_script(browser: Browser, site: Path) -> None:
+def test_the_best_of_n_sliders_show_what_python_computed(browser: Browser, site: Path) -> None:
+    """Votes are counted anew from the shipped rollouts; accuracies by the reward are those of the
+    stored runs, within their tolerance; the score is that of the rewards that are shown."""
+    rows, stored = load_rollouts("reasoner_full", "test"), load_result("best_of_n")
+    draws = np.random.default_rng(0).permuted(candidate_grid(rows), axis=1)
+    answers = np.array([answer and answer[1:] for answer in given_answers(rows)], dtype=object)
+    problems = {rows["prompt"][draw[0]].strip(): answers[draw].tolist() for draw in draws}
+    (run,) = (c for c in stored["cells"] if (c["part"], c.get("trained"), c.get("seed")) ==
+              ("run", "reasoner_full", 0))  # fmt: skip
+    trained = run["tested"]["reasoner_full"]
+
+    page = browser.new_page()
+    page.goto((site / "notebooks" / "07_best_of_n.html").as_uri())
+    figure = page.locator("#best-of-n-explorer")
+    problem, n, rule, _ = figure.locator("input").all()
+    drawn = figure.locator("[data-drawing]")
+    for _ in range(2):
+        n.press("Home")
+        for at, size in enumerate(NS):
+            name, shown_n, chosen_by, cut = figure.locator("label span").all_inner_texts()
+            assert (shown_n, chosen_by, cut) == (str(size), "sum", "nothing")
+            reading = figure.locator("[data-reading]").inner_text()
+            (accuracy,) = re.findall(r"([\d.]+)% are right", reading)
+            off = abs(float(accuracy) - trained["reward, sum over steps"][at])
+            assert off <= stored["tolerance"]["reasoner_full, best of N"] + 0.05
+            steps = re.findall(r">([+-]\d+\.\d\d)</text>", drawn.inner_html())
+            (score,) = re.findall(r"with a score of ([+-][\d.]+);", reading)
+            assert abs(sum(map(float, steps)) - float(score)) < 0.005 * (len(steps) + 1)
+            rule.press("ArrowRight")
+            (score,) = re.findall(
+                r"with a score of ([+-][\d.]+);", figure.locator("[data-reading]").inner_text()
+            )
+            steps = re.findall(r">([+-]\d+\.\d\d)</text>", drawn.inner_html())
+            assert float(score) == min(map(float, steps))
+            rule.press("End")
+            rule.press("ArrowLeft")
+            reading = figure.locator("[data-reading]").inner_text()
+            winner = majority_vote(problems[name][:size])
+            votes = sum(answer == winner for answer in problems[name][:size])
+            assert reading.startswith(f"Chosen: {winner}, ")
+            assert f"with {votes}.0 of " in reading
+            rule.press("Home")
+            n.press("ArrowRight")
+        problem.press("End")
+    page.close()
+
+
+def explorers() -> dict[str, tuple[str, str]]:
+    """The figures with sliders: name → the chapter that holds it, and its HTML there."""
+    found = {}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            for output in cell.get("outputs", ()):
+                html = output.get("data", {}).get("text/html", "")
+                if match := re.search(r'class="implicitprm-figure" id="([\w-]+)"', html):
+                    found[match[1]] = (path.stem, html)
+    return found
+
+
+#: Every state of a figure's sliders, in the order of its frames: drawing, reading, words beside.
+STATES = """name => {
+  const root = document.getElementById(name), sliders = [...root.querySelectorAll('input')];
+  const states = [];
+  const move = i => {
+    if (i === sliders.length) {
+      sliders[0].dispatchEvent(new Event('input'));
+      states.push([root.querySelector('[data-drawing]').textContent,
+        root.querySelector('[data-reading]').textContent,
+        ...sliders.map(slider => slider.nextElementSibling.textContent)]);
+      return;
+    }
+    for (let at = 0; at <= Number(sliders[i].max); at++) { sliders[i].value = at; move(i + 1); }
+  };
+  move(0);
+  return states;
+}"""
+
+
+def wrong_states(page: Page, figure: str, html: str) -> list[str]:
+    """States of the sliders in which the page shows something else than Python stored."""
+    (data,) = re.findall(r"data-frames>(.*?)</script>", html, flags=re.DOTALL)
+    stored = json.loads(data)
+    expected = [
+        [
+            unescape(re.sub(r"<[^>]*>", "", "".join(stored["parts"][i] for i in frame[0]))),
+            "".join(stored["parts"][i] for i in frame[1]),
+            *values,
+        ]
+        for frame, values in zip(stored["frames"], product(*stored["controls"]), strict=True)
+    ]
+    found = page.evaluate(STATES, figure)
+    assert len(found) == len(expected)
+    return [f"{a} instead of {b}" for a, b in zip(found, expected, strict=True) if a != b]
+
+
+@pytest.mark.parametrize("name", explorers())
+def test_every_state_of_the_sliders_shows_its_frame(
+    browser: Browser, site: Path, name: str
+) -> None:
+    chapter, html = explorers()[name]
+    page = browser.new_page()
+    page.goto((site / "notebooks" / f"{chapter}.html").as_uri())
+    assert wrong_states(page, name, html) == []
+    page.close()
+
+
+@pytest.mark.parametrize("name", explorers())
+@pytest.mark.parametrize(
+    ("part", "broken"),
+    [
+        ("slider.valueAsNumber;\n", "0;\n"),
+        ("frames[index][1]", "frames[0][1]"),
+        ("numbers.map", "numbers.slice(1).map"),
+        ("textContent = value", "title = value"),
+    ],
+)
+def test_a_broken_script_is_found(
+    browser: Browser, site: Path, tmp_path: Path, name: str, part: str, broken: str
+) -> None:
+    """The figure alone on a page; whole, and then with its script broken."""
+    _, html = explorers()[name]
+    path = tmp_path / "figure.html"
+    page = browser.new_page()
+    for script, right in ((html, True), (html.replace(part, broken), False)):
+        path.write_text(f"<!doctype html><meta charset=utf-8>{script}", encoding="utf-8")
+        page.goto(path.as_uri())
+        assert (wrong_states(page, name, html) == []) == right
+    page.close()
+
+
+@pytest.mark.parametrize("name", explorers())
+def test_a_figure_is_readable_without_its_script(browser: Browser, site: Path, name: str) -> None:
+    chapter, html = explorers()[name]
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
-    page.goto((site / "notebooks" / "03_soft_hard_implicit.html").as_uri())
-    figure = page.locator("#beta-explorer")
-    assert "At β = 1 the implicit value is +0.000" in figure.inner_text()
-    assert figure.locator("circle").is_visible()
-    assert not figure.locator("input").is_visible()
+    page.goto((site / "notebooks" / f"{chapter}.html").as_uri())
+    figure = page.locator(f"#{name}")
+    (reading,) = re.findall(r'role="status">([^<]*)<', html)
+    assert unescape(reading) in figure.inner_text()
+    assert figure.locator("circle").first.is_visible()
+    assert not figure.locator("input").first.is_visible()
     context.close()
+
+
+# ---- JupyterLab -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[str]:
+    """The address of a JupyterLab, with settings of its own, on a notebook of the figures."""
+    folder = tmp_path_factory.mktemp("lab")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    homes = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    environment = os.environ | {home: str(folder / home) for home in homes}
+    outputs = [
+        new_output("display_data", data={"text/html": html}) for _, html in explorers().values()
+    ]
+    notebook = new_notebook(cells=[new_code_cell("figures", outputs=outputs, execution_count=1)])
+    # Or JupyterLab asks for a kernel first.
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, folder / "figures.ipynb")
+    jupyter = [sys.executable, "-m", "jupyter"]
+    subprocess.run([*jupyter, "trust", "figures.ipynb"], cwd=folder, env=environment, check=True)
+    options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
+    options += ["--IdentityProvider.token=figures", "--LabApp.expose_app_in_browser=True"]
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(
+            [*jupyter, "lab", *options], cwd=folder, env=environment, stdout=log, stderr=log
+        )
+        try:
+            yield f"http://127.0.0.1:{port}/lab/tree/figures.ipynb?token=figures"
+        finally:
+            server.kill()  # asked to stop, it can wait for a page that a failed test left open
+            server.wait()
+
+
+def open_lab(browser: Browser, address: str, patience: float = 120) -> Page:
+    """A page with the notebook in JupyterLab, once the server answers."""
+    page = browser.new_page(viewport=DESKTOP, reduced_motion="reduce")  # type: ignore[arg-type]
+    page.set_default_timeout(60_000)
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            page.goto(address)
+            break
+        except Error:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+    page.wait_for_selector(".implicitprm-figure [data-ready]")
+    return page
+
+
+def test_in_jupyterlab_the_keys_move_the_sliders_and_both_themes_suit(
+    browser: Browser, lab: str
+) -> None:
+    page = open_lab(browser, lab)
+    for name in explorers():
+        figure = page.locator(f"#{name}")
+        slider = figure.locator("input").first
+        before = slider.input_value()
+        reading = figure.locator("[data-reading]").inner_text()
+        slider.press("ArrowRight")
+        assert slider.input_value() == str(int(before) + 1)
+        assert figure.locator("[data-reading]").inner_text() != reading
+    papers = set()
+    for theme in ("JupyterLab Light", "JupyterLab Dark"):
+        change = "name => jupyterapp.commands.execute('apputils:change-theme', {theme: name})"
+        page.evaluate(change, theme)
+        light = str(theme == "JupyterLab Light").lower()
+        page.wait_for_selector(f'body[data-jp-theme-light="{light}"]', state="attached")
+        for name in explorers():
+            root = f"document.getElementById('{name}')"
+            papers.add(page.evaluate(f"getComputedStyle({root}).backgroundColor"))
+            walk = CONTRAST.replace("createTreeWalker(document.body", f"createTreeWalker({root}")
+            assert page.evaluate(walk) == []
+    assert len(papers) == 2
+    page.close()
 
 
 # ---- Links ----------------------------------------------------------------------------------

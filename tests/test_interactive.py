@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html import unescape
 from typing import Any
 
@@ -12,17 +13,22 @@ import numpy as np
 import pytest
 from book_build import ROOT
 
+from implicitprm.evaluation import best_of_n_accuracy, vote_accuracy
 from implicitprm.interactive import (
     _CSS,
     _SCRIPT,
+    CHOSEN_BY,
+    Candidate,
     Control,
     Frame,
     Interactive,
+    best_of_n_explorer,
     beta_explorer,
     step_reward_explorer,
 )
 from implicitprm.qvalues import soft_implicit_hard
 from implicitprm.rewards import ScoredSolution
+from implicitprm.selection import aggregate, best_of_n, majority_vote, weighted_vote
 
 REWARDS, LOGPS = [-2.0, 0.5, 3.0], np.log([0.5, 0.3, 0.2])
 
@@ -31,6 +37,12 @@ def stored(figure: Interactive) -> dict[str, Any]:
     """What the script of the figure reads."""
     (data,) = re.findall(r"data-frames>(.*?)</script>", figure._repr_html_(), flags=re.DOTALL)
     loaded: dict[str, Any] = json.loads(data)
+    parts = loaded.pop("parts")
+    assert len(set(parts)) == len(parts)
+    loaded["frames"] = [
+        ["".join(parts[number] for number in numbers) for numbers in frame]
+        for frame in loaded["frames"]
+    ]
     return loaded
 
 
@@ -55,7 +67,7 @@ SOLUTIONS = [
 
 def small() -> Interactive:
     controls = [Control("row", ["a", "b"], start=1), Control("column", ["x", "y", "z"])]
-    frames = [Frame(f"<g>{i}</g>", f"frame {i} </script>") for i in range(6)]
+    frames = [Frame([f"<g>{i}</g>", "<i/>"], ["frame ", f"{i} </script>"]) for i in range(6)]
     return Interactive("small", controls, frames, "<rect/>", (10, 10), 'a "figure"')
 
 
@@ -72,7 +84,7 @@ def test_a_page_holds_every_frame_and_shows_the_first_without_its_script() -> No
         "frames": [[frame.drawing, frame.reading] for frame in figure.frames],
     }
     without = re.sub(r"<script\b.*?</script>", "", html, flags=re.DOTALL)
-    assert "<g data-drawing><g>3</g></g>" in without
+    assert "<g data-drawing><g>3</g><i/></g>" in without
     assert "frame 3" in without
     assert "frame 0" not in without
     assert without.count('type="range"') == 2
@@ -82,7 +94,7 @@ def test_a_page_holds_every_frame_and_shows_the_first_without_its_script() -> No
 
 
 def test_frames_must_fit_the_controls_and_an_alt_text_is_asked_for() -> None:
-    frame = Frame("", "")
+    frame = Frame([], [])
     with pytest.raises(ValueError, match="2 states of the controls and 1 frames"):
         Interactive("x", [Control("a", ["0", "1"])], [frame], "", (1, 1), "alt")
     with pytest.raises(ValueError, match="needs an alt text"):
@@ -97,11 +109,11 @@ def test_the_chapters_hold_style_and_script_as_they_are_now() -> None:
             for output in cell.get("outputs", ()):
                 html = output.get("data", {}).get("text/html", "")
                 if 'class="implicitprm-figure"' in html:
-                    (name,) = re.findall(r'<div class="implicitprm-figure" id="([\w-]+)">', html)
+                    (name,) = re.findall(r'<div class="implicitprm-figure" id="([\w-]+)"', html)
                     names.append(name)
                     assert _SCRIPT % name in html, path
                     assert _CSS in html, path
-    assert {"beta-explorer", "step-reward-explorer"} <= set(names)
+    assert {"beta-explorer", "step-reward-explorer", "best-of-n-explorer"} <= set(names)
     assert len(names) == len(set(names))
 
 
@@ -171,3 +183,170 @@ def test_tokens_are_underlined_by_the_weight_of_their_rewards() -> None:
     drawing = step_reward_explorer(SOLUTIONS, "alt").frame(0, 0).drawing
     opacities = re.findall(r'height="5" fill="#\w+" opacity="([\d.]+)"', drawing)
     assert [float(opacity) for opacity in opacities] == [0, 1, 0.17, 0.08]
+
+
+# ---- Best of N ------------------------------------------------------------------------------
+
+NS = (1, 2, 4, 8, 16)
+
+
+def candidate(
+    step_rewards: list[float], ref_logps: list[float], answer: str | None, correct: bool
+) -> Candidate:
+    """A candidate with one token a step, the last step its answer."""
+    steps = tuple(f"{step}={step}" for step in range(len(step_rewards)))
+    plain = scored([[reward] for reward in step_rewards], tuple("s" * len(steps)))
+    ref = np.array(ref_logps)
+    logps = {"ref_logps": ref, "policy_logps": plain.step_rewards + ref}
+    return Candidate(replace(plain, steps=steps, **logps), [correct] * len(steps), answer, correct)
+
+
+def drawn(seed: int) -> list[Candidate]:
+    """16 candidates to a problem with the answer 7: eight that differ, each drawn twice."""
+    rng = np.random.default_rng(seed)
+    answers = ["7", "8", "7.0", None, "9", "8", "7", "9"]
+    found = [
+        candidate(
+            rng.normal(0, 2, 3).tolist(),
+            np.log(rng.uniform(0.05, 1, 3)).tolist(),
+            answer,
+            answer in ("7", "7.0"),
+        )
+        for answer in answers
+    ]
+    return [found[i] for i in rng.permutation(np.repeat(np.arange(8), 2))]
+
+
+PROBLEMS = {f"problem {seed}": drawn(seed) for seed in range(3)}
+SHOWN = ["problem 2", "problem 0"]
+NOTHING, NO_GAIN, NO_RARE = range(3)
+
+
+@pytest.fixture(scope="module")
+def explorer() -> Interactive:
+    return best_of_n_explorer(PROBLEMS, SHOWN, NS, "alt")
+
+
+def rewards_of(one: Candidate) -> np.ndarray:
+    assert one.scored is not None
+    return one.scored.step_rewards
+
+
+def is_rare(one: Candidate) -> bool:
+    assert one.scored is not None
+    return bool(np.exp(one.scored.ref_logps).min() < 0.1)
+
+
+def chosen(one: Candidate, figure: Interactive, at: tuple[int, int, int, int]) -> None:
+    """The frame shows ``one`` as the winner: its answer, and the rewards of its steps."""
+    frame = figure.frame(*at)
+    verdict = "right" if one.correct else "wrong"
+    assert frame.reading.startswith(f"Chosen: {one.answer or 'no answer'}, {verdict}, with "), at
+    shown = re.findall(r">([+-]\d+\.\d\d)</text>", frame.drawing)
+    assert shown == [f"{reward:+z.2f}" for reward in rewards_of(one)], at
+    assert frame.drawing.count(f">{'✓' if one.correct else '✗'} ") == 3
+
+
+@pytest.mark.parametrize("how", ["sum", "min", "mean", "last"])
+@pytest.mark.parametrize("cut", [NOTHING, NO_GAIN, NO_RARE])
+def test_the_explorer_shows_the_best_of_n(explorer: Interactive, how: str, cut: int) -> None:
+    rule = CHOSEN_BY.index(how)
+    for p, name in enumerate(SHOWN):
+        for at, n in enumerate(NS):
+            scores = [
+                -np.inf
+                if cut == NO_RARE and is_rare(one)
+                else aggregate(
+                    np.minimum(rewards_of(one), 0) if cut == NO_GAIN else rewards_of(one), how
+                )
+                for one in PROBLEMS[name][:n]
+            ]
+            winner = best_of_n(scores)
+            chosen(PROBLEMS[name][winner], explorer, (p, at, rule, cut))
+            reading = explorer.frame(p, at, rule, cut).reading
+            assert f"with a score of {scores[winner]:+z.2f}; " in reading
+            won = PROBLEMS[name][winner].correct
+            rivals = [s for s, one in zip(scores, PROBLEMS[name], strict=False)
+                      if one.correct != won]  # fmt: skip
+            if rivals and max(rivals) > -np.inf:
+                other = "wrong" if won else "right"
+                assert f"the best {other} one has {max(rivals):+z.2f}. " in reading
+            else:
+                assert "; there is no " in reading or "; no " in reading
+
+
+def test_the_explorer_shows_the_choice_of_the_policy_alone(explorer: Interactive) -> None:
+    rule = CHOSEN_BY.index("log π_θ")
+    for at, n in enumerate(NS):
+        scores = [float(one.scored.policy_logps.sum()) for one in PROBLEMS[SHOWN[0]][:n]
+                  if one.scored]  # fmt: skip
+        for cut in (NOTHING, NO_GAIN):  # it goes by no reward, and none is cut off
+            chosen(PROBLEMS[SHOWN[0]][best_of_n(scores)], explorer, (0, at, rule, cut))
+
+
+def test_the_explorer_holds_the_votes(explorer: Interactive) -> None:
+    for p, name in enumerate(SHOWN):
+        for at, n in enumerate(NS):
+            own = PROBLEMS[name][:n]
+            answers = [one.answer for one in own]
+            sums = np.array([rewards_of(one).sum() for one in own])
+            winners = {
+                ("majority vote", NOTHING): majority_vote(answers),
+                ("majority vote", NO_GAIN): majority_vote(answers),
+                ("weighted vote", NOTHING): weighted_vote(answers, sums),
+                ("majority vote", NO_RARE): majority_vote(
+                    [None if is_rare(one) else one.answer for one in own]
+                ),
+            }
+            for (rule, cut), answer in winners.items():
+                reading = explorer.frame(p, at, CHOSEN_BY.index(rule), cut).reading
+                if answer is not None:
+                    found = reading.removeprefix("Chosen: ").partition(",")[0]
+                    assert found.removesuffix(".0") == answer.removesuffix(".0"), (p, at, rule)
+            given = sum(answer is not None for answer in answers)
+            reading = explorer.frame(p, at, CHOSEN_BY.index("majority vote"), NOTHING).reading
+            assert f" of {given}.0 votes." in reading
+
+
+def test_the_explorer_states_the_accuracy_over_all_problems(explorer: Interactive) -> None:
+    sums = np.array([[rewards_of(one).sum() for one in own] for own in PROBLEMS.values()])
+    rare = np.array([[is_rare(one) for one in own] for own in PROBLEMS.values()])
+    correct = np.array([[one.correct for one in own] for own in PROBLEMS.values()])
+    answers = [[one.answer for one in own] for own in PROBLEMS.values()]
+    for at, n in enumerate(NS):
+        expected = {
+            ("sum", NOTHING): best_of_n_accuracy(sums, correct, n),
+            ("sum", NO_RARE): best_of_n_accuracy(np.where(rare, -np.inf, sums), correct, n),
+            ("majority vote", NOTHING): vote_accuracy(answers, correct, n),
+            ("weighted vote", NOTHING): vote_accuracy(answers, correct, n, sums),
+        }
+        for (rule, cut), values in expected.items():
+            frame = explorer.frame(1, at, CHOSEN_BY.index(rule), cut)
+            share = f"{100 * values.mean():.1f}"
+            assert frame.reading.endswith(f" Over 3 problems {share}% are right at this N.")
+            assert frame.drawing.endswith(f" text-anchor='middle'>{share}</text>")
+
+
+def test_each_candidate_is_drawn_once_and_none_before_it_is_drawn(explorer: Interactive) -> None:
+    marks = r"M\d+ \d+h0(?=[M'])|M\d+ \d+l8 8m0-8l-8 8"
+    for at, n in enumerate(NS):
+        for cut in (NOTHING, NO_RARE):
+            own = list({id(one): one for one in PROBLEMS[SHOWN[0]][:n]}.values())
+            drawing = explorer.frame(0, at, 0, cut).drawing.partition("<circle")[0]
+            assert len(re.findall(marks, drawing)) == len(own)
+            out = [one for one in own if cut == NO_RARE and is_rare(one)]
+            (grey,) = re.findall("<path class='dropped' d='([^']*)'", drawing)[:1] or [""]
+            if out:
+                assert grey
+            else:
+                assert not grey
+
+
+def test_a_candidate_without_rewards_is_never_the_best_and_has_a_vote() -> None:
+    mute = Candidate(None, (), "8", False)
+    own = [mute, candidate([-9.0], [-0.1], "7", True), mute]
+    figure = best_of_n_explorer({"p": own}, ["p"], (1, 3), "alt")
+    assert figure.frame(0, 1, 0, 0).reading.startswith("Chosen: 7, right, with a score of -9.00;")
+    majority = figure.frame(0, 1, CHOSEN_BY.index("majority vote"), 0)
+    assert majority.reading.startswith("Chosen: 8, wrong, with 2.0 of 3.0 votes.")
+    assert "without rewards" in majority.drawing
