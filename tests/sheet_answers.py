@@ -80,6 +80,54 @@ def softplus_loss(rewards: np.ndarray, labels: np.ndarray) -> torch.Tensor:
     return torch.nn.functional.softplus(torch.tensor(-labels * rewards)).mean()
 
 
+def other_process_advantages(
+    rewards: np.ndarray, steps: np.ndarray, group_size: int
+) -> list[list[float]]:
+    return returns_above(rewards, steps, group_size, others_mean)
+
+
+def own_steps(rewards: np.ndarray, steps: np.ndarray) -> list[list[float]]:
+    return [row[:n] for row, n in zip(rewards.tolist(), steps.tolist(), strict=True)]
+
+
+def others_mean(group: list[list[float]], i: int) -> float:
+    means = [sum(steps) / len(steps) for j, steps in enumerate(group) if j != i]
+    return sum(means) / len(means)
+
+
+def returns_above(
+    rewards: np.ndarray,
+    steps: np.ndarray,
+    group_size: int,
+    baseline: Callable[[list[list[float]], int], float],
+) -> list[list[float]]:
+    """Returns where ``baseline`` gets the rewards of a group's responses, and which of them."""
+    rows, out = own_steps(rewards, steps), []
+    for i, row in enumerate(rows):
+        first = i - i % group_size
+        base = baseline(rows[first : first + group_size], i % group_size)
+        returns = [sum(row[t:]) - base * (len(row) - t) for t in range(len(row))]
+        out.append(returns + [0.0] * (rewards.shape[1] - len(row)))
+    return out
+
+
+def prime_base(rewards: np.ndarray, steps: np.ndarray, group_size: int) -> np.ndarray:
+    means = [np.mean(row) for row in own_steps(rewards, steps)]
+    groups = np.split(np.array(means), len(means) // group_size)
+    return np.concatenate([(g.sum() - g) / (group_size - 1) for g in groups])[:, None]
+
+
+def returns_of(rewards: np.ndarray) -> np.ndarray:
+    return np.flip(np.flip(rewards, 1).cumsum(1), 1)
+
+
+def steps_only(values: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    out = np.zeros_like(values)
+    for i, n in enumerate(steps):
+        out[i, :n] = values[i, :n]
+    return out
+
+
 CORRECT: dict[str, Callable[..., Any]] = {
     "best_answer": by_score(min),
     "step_rewards": step_sums,
@@ -92,6 +140,7 @@ CORRECT: dict[str, Callable[..., Any]] = {
     "soft_and_hard": looped_labels,
     "expected_distinct": lambda p, n: len(p) - sum((1 - x) ** n for x in p),
     "step_label_loss": softplus_loss,
+    "process_advantages": other_process_advantages,
     "step_auroc": lambda a, b: np.mean([(x > y) + (x == y) / 2 for x in a for y in b]),
 }
 
@@ -171,4 +220,28 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
      "upside down"),
     ("step_auroc", lambda a, b: (sum(a > 0) + sum(b <= 0)) / (len(a) + len(b)), "signs of rewards"),
     ("step_auroc", lambda a, b: np.mean(a) - np.mean(b), "difference of the means"),
+    ("process_advantages", lambda r, n, k: returns_above(
+        r, n, k, lambda g, i: sum(sum(x) / len(x) for x in g) / k), "itself is in its baseline"),
+    ("process_advantages", lambda r, n, k: returns_above(
+        r, n, k, lambda g, i: others_mean([[sum(x) / max(n)] for x in g], i)),
+     "padding is averaged in"),
+    ("process_advantages", lambda r, n, k: returns_above(
+        r, n, k, lambda g, i: others_mean([[sum(x)] for x in g], i)), "rewards are summed"),
+    ("process_advantages", lambda r, n, k: returns_above(
+        r, n, k, lambda g, i: np.mean(
+            [x for row in g[:i] + g[i + 1 :] for x in row])), "long responses count more"),
+    ("process_advantages", lambda r, n, k: other_process_advantages(r, n, len(n)),
+     "the whole batch"),
+    ("process_advantages", lambda r, n, k: returns_of(r - prime_base(r, n, k)),
+     "padding gets a baseline"),
+    ("process_advantages", lambda r, n, k: steps_only(returns_of(r - prime_base(r, n, k)), n),
+     "the mask comes after the sums"),
+    ("process_advantages", lambda r, n, k: steps_only(returns_of(r) - prime_base(r, n, k), n),
+     "taken from the sums"),
+    ("process_advantages", lambda r, n, k: steps_only(
+        (r - prime_base(r, n, k)).cumsum(1), n), "sums from the start"),
+    ("process_advantages", lambda r, n, k: steps_only(r - prime_base(r, n, k), n),
+     "nothing is added up"),
+    ("process_advantages", lambda r, n, k: returns_of(r), "there is no baseline"),
+    ("process_advantages", lambda r, n, k: -returns_of(r), "in no way that this check knows"),
 ]  # fmt: skip

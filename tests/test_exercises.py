@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHEETS = sorted((ROOT / "notebooks" / "exercises").glob("*.ipynb"))
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 #: Chapters whose sheet is not written yet.
-WITHOUT_SHEET = {"12", "13", "14"}
+WITHOUT_SHEET = {"13", "14"}
 ABOUT = re.compile(
     r"\*(code|derivation|experiment) · (\d+) minutes · (easy|medium|hard) · (\d+) points\*"
 )
@@ -220,6 +220,9 @@ WRONG_NUMBERS: dict[str, tuple[str, list[str]]] = {
     "11": ("minimum", ["by_chance = 1 / 6", "by_chance = (1 / steps).sum()",
                        "by_chance = (1 / steps).mean()",
                       "by_chance = weight.sum() / (weight * steps).sum()"]),
+    "12": ("temperature", ["credit = -0.5", "credit = -1.0", "credit = -1 / (1 + math.e)",
+                           "temperature = math.log(9)", "with_filler = temperature",
+                           "with_filler = 1 / math.log(72)"]),
     "15": ("project", ["effects = effects[:1]", "judgement = 'holds'",
                        "effects = [Effect('a', (3.0, 1.0, 2.0)), effects[0]]"]),
 }  # fmt: skip

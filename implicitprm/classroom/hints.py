@@ -119,6 +119,18 @@ HINTS: dict[str, tuple[str, str]] = {
         "For one solution with S steps, with which chance is the minimum on a given step?",
         "Average 1/S over rollouts; a row counts `weight` times.",
     ),
+    "process_advantages": (
+        "In which order: the mean of a response, the mean of the others, the difference, the sum "
+        "to the end? And what must padding be before the last of these?",
+        "Means per step from sums and numbers of steps; reshape them to (G, K), where the others' "
+        "mean is the row's sum without the entry itself, by K − 1. Add up each row from its right "
+        "end.",
+    ),
+    "12-temperature": (
+        "Write the two weights out: with rewards 0 and −1 they are 1 and exp(1/T), over their sum.",
+        "The credit is −exp(1/T) / (exp(1/T) + m) with m steps of reward 0. Set it to −0.9 and "
+        "solve for exp(1/T) first.",
+    ),
     "15-interval": (
         "Which array holds one number per problem, paired between the two rules?",
         "Subtract per problem first, then resample problems: paired_difference does both.",

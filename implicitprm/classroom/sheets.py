@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from itertools import groupby, product
 
 import numpy as np
+import torch
 from scipy.special import comb, expit, log_expit, logsumexp
 
 from implicitprm.classroom.exercise import Exercise
 from implicitprm.comparisons.math_shepherd import hard_labels, soft_labels
 from implicitprm.evaluation import auroc, pass_at_n
+from implicitprm.reinforce.terms import discounted_returns, subtract_process_baseline
 from implicitprm.rewards import sum_by_step
 
 # Sheet 00: the answer of the best candidate.
@@ -456,6 +458,116 @@ STEP_AUROC = Exercise(
     },
 )
 
+# Sheet 12: advantages of steps, from process rewards.
+
+
+def _padded_groups(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
+    """Rewards (B, S) of G·K responses, 0 beyond a response's steps (B), and K; G from 1."""
+    groups, size = int(rng.integers(1, 4)), int(rng.integers(2, 5))
+    steps = rng.integers(1, 6, size=groups * size)
+    rewards = rng.normal(0, 1, size=(len(steps), steps.max())) * _there(steps)
+    return rewards.astype(rng.choice([np.float32, np.float64])), steps, size
+
+
+def _there(steps: np.ndarray) -> np.ndarray:
+    """Which entries are steps and which are padding (B, S)."""
+    return np.arange(steps.max()) < steps[:, None]
+
+
+def _mean_of_others(values: np.ndarray, group_size: int) -> np.ndarray:
+    """For each of B responses, the mean of the other values of its group; (B) → (B, 1)."""
+    groups = values.reshape(-1, group_size)
+    return (groups.sum(1, keepdims=True) - groups).reshape(-1, 1) / (group_size - 1)
+
+
+def _to_the_end(rewards: np.ndarray) -> np.ndarray:
+    return rewards[:, ::-1].cumsum(1)[:, ::-1]
+
+
+def _returns_above(
+    baseline: Callable[[np.ndarray, np.ndarray, int], np.ndarray],
+) -> Callable[[np.ndarray, np.ndarray, int], np.ndarray]:
+    """Returns of the rewards, each less the baseline (B, 1) of its response."""
+
+    def returns(rewards: np.ndarray, steps: np.ndarray, group_size: int) -> np.ndarray:
+        above = rewards - baseline(rewards, steps, group_size)
+        return _to_the_end(above * _there(steps))
+
+    return returns
+
+
+def _prime_baseline(rewards: np.ndarray, steps: np.ndarray, group_size: int) -> np.ndarray:
+    return _mean_of_others(rewards.sum(1) / steps, group_size)
+
+
+def _with_itself(rewards: np.ndarray, steps: np.ndarray, group_size: int) -> np.ndarray:
+    means = (rewards.sum(1) / steps).reshape(-1, group_size).mean(1)
+    return means.repeat(group_size)[:, None]
+
+
+def _by_length(rewards: np.ndarray, steps: np.ndarray, group_size: int) -> np.ndarray:
+    totals, counts = (_mean_of_others(values, group_size) for values in (rewards.sum(1), steps))
+    return totals / counts
+
+
+def _process_advantages(rewards: np.ndarray, steps: np.ndarray, group_size: int) -> np.ndarray:
+    mask = torch.from_numpy(_there(steps))
+    above = subtract_process_baseline(torch.from_numpy(rewards), mask, group_size)
+    return discounted_returns(above, 1.0).numpy()
+
+
+PROCESS_ADVANTAGES = Exercise(
+    reference=_process_advantages,
+    inputs=_padded_groups,
+    trials=30,
+    mistakes={
+        "the response itself is in its baseline: only the others belong there": (
+            _returns_above(_with_itself)
+        ),
+        "padding is averaged in: a mean per step divides by the steps that a response has": (
+            _returns_above(lambda rewards, steps, size: _mean_of_others(rewards.mean(1), size))
+        ),
+        "the others' rewards are summed; the baseline takes their mean per step, so that long "
+        "responses are not worth more": (
+            _returns_above(lambda rewards, steps, size: _mean_of_others(rewards.sum(1), size))
+        ),
+        "long responses count more in the baseline: first a mean for each response, then the mean "
+        "of those": _returns_above(_by_length),
+        "the baseline is one of the whole batch: other prompts are easier or harder": (
+            _returns_above(lambda rewards, steps, _: _prime_baseline(rewards, steps, len(steps)))
+        ),
+        "padding gets a baseline as well: what is no step must stay 0": (
+            lambda rewards, steps, size: _to_the_end(
+                rewards - _prime_baseline(rewards, steps, size)
+            )
+        ),
+        "the mask comes after the sums, which have counted padding by then": (
+            lambda rewards, steps, size: (
+                _to_the_end(rewards - _prime_baseline(rewards, steps, size)) * _there(steps)
+            )
+        ),
+        "the baseline is taken from the sums; it belongs to each reward, before they are added": (
+            lambda rewards, steps, size: (
+                (_to_the_end(rewards) - _prime_baseline(rewards, steps, size)) * _there(steps)
+            )
+        ),
+        "these are sums from the start; a step is credited with what follows it": (
+            lambda rewards, steps, size: (
+                ((rewards - _prime_baseline(rewards, steps, size)) * _there(steps)).cumsum(1)
+                * _there(steps)
+            )
+        ),
+        "nothing is added up: a return is the step's own reward and all that follow": (
+            lambda rewards, steps, size: (
+                (rewards - _prime_baseline(rewards, steps, size)) * _there(steps)
+            )
+        ),
+        "there is no baseline: this is the return of the rewards as they are": (
+            lambda rewards, steps, size: _to_the_end(rewards)
+        ),
+    },
+)
+
 #: Every code exercise of the sheets by the name of the function that the learner writes.
 EXERCISES: dict[str, Exercise] = {
     "best_answer": BEST_ANSWER,
@@ -470,4 +582,5 @@ EXERCISES: dict[str, Exercise] = {
     "expected_distinct": EXPECTED_DISTINCT,
     "step_label_loss": STEP_LABEL_LOSS,
     "step_auroc": STEP_AUROC,
+    "process_advantages": PROCESS_ADVANTAGES,
 }
