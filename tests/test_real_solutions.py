@@ -179,7 +179,7 @@ def test_the_whole_experiment(file: str, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(real_solutions, "save_result", lambda *arguments: saved.extend(arguments))
     real_solutions.main(file)
     name, _, config, cells, tolerance, seconds = saved
-    assert (name, seconds) == ("real_solutions", 2 + 3 * 3 + 1)
+    assert (name, seconds) == ("real_solutions", 4 + 3 * 3 + 1)
     assert 0 <= tolerance < 0.1
     assert "solutions.jsonl" not in json.dumps([config, cells])  # no path of a machine
     validation = [cell for cell in cells if cell["part"] == "validation"]
