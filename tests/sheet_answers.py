@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -228,7 +229,7 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
     ("process_advantages", lambda r, n, k: returns_above(
         r, n, k, lambda g, i: others_mean([[sum(x)] for x in g], i)), "rewards are summed"),
     ("process_advantages", lambda r, n, k: returns_above(
-        r, n, k, lambda g, i: np.mean(
+        r, n, k, lambda g, i: statistics.fmean(
             [x for row in g[:i] + g[i + 1 :] for x in row])), "long responses count more"),
     ("process_advantages", lambda r, n, k: other_process_advantages(r, n, len(n)),
      "the whole batch"),

@@ -692,6 +692,74 @@ def test_inputs_vary_in_shape() -> None:
         assert len(shapes) >= 3
 
 
+def drawn(name: str) -> list[tuple[Any, ...]]:
+    rng = np.random.default_rng(0)
+    return [EXERCISES[name].inputs(rng) for _ in range(100)]
+
+
+#: The argument whose length may be 1, or a group size that may be the whole batch.
+ALONE = {
+    "weighted_vote": 0, "token_logps": 0, "q_values": 0, "implicit_value": 0, "ce_loss": 0,
+    "kto_loss": 0, "autopsv_labels": 0, "uniform_rewards": 0, "interval_finding": 0,
+    "best_answer": 0, "step_rewards": 2, "q_by_expectation": 0, "ce_gradient": 0,
+    "expected_distinct": 0, "step_label_loss": 0, "step_auroc": 1,
+}  # fmt: skip
+TWO_PRECISIONS = (
+    "weighted_vote", "token_logps", "q_values", "kto_loss", "autopsv_labels", "uniform_rewards",
+    "rloo_advantages", "best_answer", "step_rewards", "q_by_expectation", "expected_max",
+    "ce_gradient", "dpo_over_pairs", "expected_distinct", "step_label_loss", "step_auroc",
+    "process_advantages",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "argument"), ALONE.items())
+def test_inputs_are_one_and_several(name: str, argument: int) -> None:
+    sizes = [len(arguments[argument]) for arguments in drawn(name)]
+    assert 1 in sizes
+    assert max(sizes) > 2
+
+
+@pytest.mark.parametrize("name", ["rloo_advantages", "process_advantages"])
+def test_responses_are_of_one_prompt_and_of_several(name: str) -> None:
+    prompts = {len(arguments[0]) // arguments[-1] for arguments in drawn(name)}
+    assert prompts >= {1, 2, 3}
+
+
+@pytest.mark.parametrize("name", TWO_PRECISIONS)
+def test_inputs_come_in_two_precisions(name: str) -> None:
+    kinds = set()
+    for arguments in drawn(name):
+        first = next(a for a in arguments if not (isinstance(a, list) and isinstance(a[0], str)))
+        kinds.add(str(first[0].dtype).removeprefix("torch."))
+    assert kinds == {"float32", "float64"}
+
+
+def test_inputs_are_padded_where_there_is_padding() -> None:
+    masks = [arguments[2] for name in ("token_logps", "q_values") for arguments in drawn(name)]
+    assert not any(mask[:, -1].any() for mask in masks)
+    assert any(len({*mask.sum(-1).tolist()}) > 1 for mask in masks)
+    batches = drawn("process_advantages")
+    beyond = [np.arange(rewards.shape[1]) >= steps[:, None] for rewards, steps, _ in batches]
+    assert any(padding.any() for padding in beyond)
+    for (rewards, _, _), padding in zip(batches, beyond, strict=True):
+        assert not rewards[padding].any()
+        assert rewards[~padding].all()
+
+
+def test_inputs_are_fresh_in_each_call() -> None:
+    seen: list[list[float]] = []
+
+    def submission(rewards: np.ndarray, beta: float) -> float:
+        seen.append(rewards.tolist())
+        return 0.0
+
+    for _ in range(2):
+        check("implicit_value", submission)
+    half = len(seen) // 2
+    assert half == EXERCISES["implicit_value"].trials
+    assert seen[:half] != seen[half:]
+
+
 def test_step_ends_are_those_of_the_package() -> None:
     solution = Solution("7+5-3\n", ("7+5=12", "12-3=9", "#9"))
     encoded = encode(build_tokenizer(), solution, ARITHMETIC_FORMAT)

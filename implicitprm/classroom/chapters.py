@@ -14,7 +14,7 @@ from scipy.special import comb, logsumexp
 from torch import Tensor
 from torch.nn import functional as F
 
-from implicitprm.classroom.exercise import Exercise
+from implicitprm.classroom.exercise import Exercise, in_either_precision
 from implicitprm.evaluation import best_of_n_accuracy, first_error, first_error_scores, pass_at_n
 from implicitprm.logprobs import token_logps
 from implicitprm.losses import ce_loss, kto_loss, kto_reference_point
@@ -26,10 +26,11 @@ from implicitprm.selection import aggregate, majority_vote, weighted_vote
 
 
 def _vote_inputs(rng: np.random.Generator) -> tuple[list[str], list[np.ndarray]]:
-    """2N+1 candidates with two different answers, so that no vote ends in a tie."""
-    count = 2 * int(rng.integers(1, 5)) + 1
+    """2N+1 candidates with two different answers, so that no vote ends in a tie; N from 0."""
+    count = 2 * int(rng.integers(0, 5)) + 1
     answers = [str(answer) for answer in rng.choice(["12", "37"], size=count)]
-    return answers, [rng.normal(0, 3, size=rng.integers(1, 6)) for _ in answers]
+    rewards = [rng.normal(0, 3, size=rng.integers(1, 6)) for _ in answers]
+    return answers, [in_either_precision(rng, of_steps) for of_steps in rewards]
 
 
 def _vote(answers: Sequence[str], step_rewards: Sequence[np.ndarray], how: str) -> str | None:
@@ -78,8 +79,9 @@ def _logits_inputs(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
     positions = np.arange(length)
     starts = rng.integers(2, 4, size=(batch, 1))
     ends = rng.integers(5, length, size=(batch, 1))  # so that padding follows in every row
+    logits = rng.normal(0, 2, size=(batch, length, vocabulary))
     return (
-        torch.tensor(rng.normal(0, 2, size=(batch, length, vocabulary)), dtype=torch.float32),
+        torch.tensor(in_either_precision(rng, logits)),
         torch.tensor(rng.integers(0, vocabulary, size=(batch, length))),
         torch.tensor((positions >= starts) & (positions < ends)),
     )
@@ -136,9 +138,8 @@ TOKEN_LOGPS = Exercise(
 def _logps_inputs(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, float]:
     """Log-probs of both models (B, T), prompt included, the response mask (B, T), and β."""
     _, _, mask = _logits_inputs(rng)
-    policy, reference = (
-        torch.tensor(-rng.exponential(1, size=mask.shape), dtype=torch.float32) for _ in range(2)
-    )
+    logps = in_either_precision(rng, -rng.exponential(1, size=(2, *mask.shape)))
+    policy, reference = torch.tensor(logps)
     return policy, reference, mask, float(rng.uniform(0.05, 0.8))
 
 
@@ -178,8 +179,8 @@ Q_VALUES = Exercise(
 
 
 def _rewards_inputs(rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """K rewards and a β that makes exp(r/β) overflow in some of the trials."""
-    return rng.normal(0, 4, size=rng.integers(2, 12)), float(10 ** rng.uniform(-3, 1))
+    """K rewards, K from 1, and a β that makes exp(r/β) overflow in some of the trials."""
+    return rng.normal(0, 4, size=rng.integers(1, 12)), float(10 ** rng.uniform(-3, 1))
 
 
 def _naive_implicit(rewards: np.ndarray, beta: float) -> float:
@@ -356,15 +357,15 @@ CE_LOSS = Exercise(
 
 
 def _kto_inputs(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Rewards (B), labels (B) of both kinds, and mismatched rewards (M) of either mean."""
-    count = int(rng.integers(2, 9))
+    """Rewards and labels (B), B from 1, and mismatched rewards (M) of either mean, M from 1."""
+    count = int(rng.integers(1, 9))
     labels = rng.random(count) < 0.5
-    labels[:2] = True, False
-    mismatched = rng.normal(rng.choice([-1.0, 1.0]), 2.0, size=rng.integers(2, 9))
+    mismatched = rng.normal(rng.choice([-1.0, 1.0]), 2.0, size=rng.integers(1, 9))
+    rewards = in_either_precision(rng, rng.normal(0, 2, size=count))
     return (
-        torch.tensor(rng.normal(0, 2, size=count), dtype=torch.float32),
+        torch.tensor(rewards),
         torch.tensor(labels),
-        torch.tensor(mismatched, dtype=torch.float32),
+        torch.tensor(mismatched.astype(rewards.dtype)),
     )
 
 
@@ -468,9 +469,13 @@ BEST_OF_N = Exercise(
 
 
 def _confidence_inputs(rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
-    """Confidence after each step (S), the share of right solutions, and a threshold below 0."""
-    confidence = rng.uniform(0.02, 0.98, size=int(rng.integers(3, 9)))
-    return confidence, float(rng.uniform(0.3, 0.9)), float(rng.uniform(-0.7, -0.3))
+    """Confidence after each step (S from 1), the share of right solutions, a threshold below 0."""
+    confidence = rng.uniform(0.02, 0.98, size=int(rng.integers(1, 9)))
+    return (
+        in_either_precision(rng, confidence),
+        float(rng.uniform(0.3, 0.9)),
+        float(rng.uniform(-0.7, -0.3)),
+    )
 
 
 def _autopsv(change: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[..., np.ndarray]:
@@ -573,8 +578,8 @@ INSTRUCTIONS_WITH_PAIR = Exercise(
 
 def _policy_steps_inputs(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int, float]:
     """log π_θ of each step (S) in nats, its tokens (S), the size of the vocabulary, and β."""
-    steps = int(rng.integers(2, 8))
-    logps = -rng.exponential(2.0, size=steps)
+    steps = int(rng.integers(1, 8))
+    logps = in_either_precision(rng, -rng.exponential(2.0, size=steps))
     tokens = rng.permutation(np.arange(2, 2 + steps))
     return logps, tokens, int(rng.integers(20, 200)), float(rng.uniform(0.02, 0.5))
 
@@ -621,7 +626,7 @@ UNIFORM_REWARDS = Exercise(
 
 def _interval_inputs(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float]:
     """Low and high ends of K intervals (K), in points, and the margin that counts as nothing."""
-    margin, count = float(rng.uniform(0.5, 2.0)), int(rng.integers(2, 9))
+    margin, count = float(rng.uniform(0.5, 2.0)), int(rng.integers(1, 9))
     low = rng.uniform(-2.5, 1.5, size=count) * margin
     return low, low + rng.uniform(0.2, 3.0, size=count) * margin, margin
 
@@ -760,9 +765,9 @@ FIRST_ERROR_F1 = Exercise(
 
 
 def _reward_inputs(rng: np.random.Generator) -> tuple[np.ndarray, int]:
-    """Rewards of G·K responses (B), each group together, and K."""
-    groups, size = int(rng.integers(2, 6)), int(rng.integers(2, 6))
-    return rng.random(groups * size), size
+    """Rewards of G·K responses (B), each group together, and K; G from 1."""
+    groups, size = int(rng.integers(1, 6)), int(rng.integers(2, 6))
+    return in_either_precision(rng, rng.random(groups * size)), size
 
 
 def _by_group(credit: Callable[[np.ndarray, int], np.ndarray]) -> Callable[..., np.ndarray]:

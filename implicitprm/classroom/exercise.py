@@ -20,3 +20,8 @@ class Exercise:
     inputs: Callable[[np.random.Generator], tuple[Any, ...]]
     mistakes: Mapping[str, Callable[..., Any]]
     trials: int = 20
+
+
+def in_either_precision(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
+    """``values`` in float32 or float64, so that a submission works with both."""
+    return values.astype(np.float32 if rng.random() < 0.5 else np.float64)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy.special import comb, expit, log_expit, logsumexp
 
-from implicitprm.classroom.exercise import Exercise
+from implicitprm.classroom.exercise import Exercise, in_either_precision
 from implicitprm.comparisons.math_shepherd import hard_labels, soft_labels
 from implicitprm.evaluation import auroc, pass_at_n
 from implicitprm.reinforce.terms import discounted_returns, subtract_process_baseline
@@ -20,10 +20,11 @@ from implicitprm.rewards import sum_by_step
 
 
 def _candidates(rng: np.random.Generator) -> tuple[list[str], list[np.ndarray]]:
-    """N >= 3 candidates with different answers, and the rewards of 2 to 6 steps of each."""
-    count = int(rng.integers(3, 9))
+    """N candidates, N from 1, with different answers, and the rewards of 1 to 6 steps of each."""
+    count = int(rng.integers(1, 9))
     answers = [str(answer) for answer in rng.choice(50, size=count, replace=False)]
-    return answers, [rng.normal(0, 3, size=rng.integers(2, 7)) for _ in answers]
+    rewards = [rng.normal(0, 3, size=rng.integers(1, 7)) for _ in answers]
+    return answers, [in_either_precision(rng, of_steps) for of_steps in rewards]
 
 
 def _best_by(score: Callable[[np.ndarray], float]) -> Callable[..., str]:
@@ -58,9 +59,9 @@ StepInputs = tuple[np.ndarray, np.ndarray, list[int], float]
 
 def _step_inputs(rng: np.random.Generator) -> StepInputs:
     """Log-probs of T response tokens under both models (T), step ends (S), and β."""
-    tokens_per_step = rng.integers(2, 5, size=int(rng.integers(2, 6)))
+    tokens_per_step = rng.integers(1, 5, size=int(rng.integers(1, 6)))
     ends = np.cumsum(tokens_per_step).tolist()
-    policy, reference = (-rng.exponential(1, size=ends[-1]) for _ in range(2))
+    policy, reference = in_either_precision(rng, -rng.exponential(1, size=(2, ends[-1])))
     return policy, reference, ends, float(rng.uniform(0.05, 0.8))
 
 
@@ -104,8 +105,9 @@ STEP_REWARDS = Exercise(
 
 def _completion_inputs(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float]:
     """Rewards of all K completions (K), their probabilities under π_ref (K), and β."""
-    count = int(rng.integers(2, 8))
-    return rng.normal(0, 1, count), rng.dirichlet(np.ones(count)), float(rng.uniform(0.2, 2))
+    count = int(rng.integers(1, 8))
+    rewards = in_either_precision(rng, rng.normal(0, 1, count))
+    return rewards, rng.dirichlet(np.ones(count)), float(rng.uniform(0.2, 2))
 
 
 def _q_by_expectation(rewards: np.ndarray, ref_probs: np.ndarray, beta: float) -> float:
@@ -145,7 +147,7 @@ Q_BY_EXPECTATION = Exercise(
 def _sample_inputs(rng: np.random.Generator) -> tuple[np.ndarray, int]:
     """Rewards of M equally likely completions (M), and the size k of a sample of them."""
     count = int(rng.integers(3, 9))
-    return rng.normal(0, 2, count), int(rng.integers(2, count))
+    return in_either_precision(rng, rng.normal(0, 2, count)), int(rng.integers(1, count))
 
 
 def _expected_max(rewards: np.ndarray, k: int) -> float:
@@ -214,10 +216,9 @@ MERGED_COUNTS = Exercise(
 
 
 def _labelled_rewards(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Rewards (B) and labels 0 or 1 (B), B from 2, both labels present."""
-    labels = rng.integers(0, 2, size=int(rng.integers(2, 8)))
-    labels[:2] = 1, 0
-    return rng.normal(0, 2, size=len(labels)), labels
+    """Rewards (B) and labels 0 or 1 (B), B from 1."""
+    labels = rng.integers(0, 2, size=int(rng.integers(1, 8)))
+    return in_either_precision(rng, rng.normal(0, 2, size=len(labels))), labels
 
 
 def _ce_gradient(rewards: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -250,11 +251,11 @@ CE_GRADIENT = Exercise(
 
 
 def _pair_inputs(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Rewards (N) and labels (N, bool) of one instruction: 2 right and 2 wrong ones at least."""
-    labels = rng.random(int(rng.integers(5, 9))) < 0.5
-    labels[:5] = True, False, True, False, False
-    order = rng.permutation(len(labels))
-    return rng.normal(0, 2, size=len(labels)), labels[order]
+    """Rewards (N) and labels (N, bool) of one instruction: a right and a wrong one at least."""
+    labels = rng.random(int(rng.integers(2, 9))) < 0.5
+    labels[:2] = True, False
+    rewards = in_either_precision(rng, rng.normal(0, 2, size=len(labels)))
+    return rewards, rng.permutation(labels)
 
 
 def _differences(rewards: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -328,7 +329,7 @@ PASS_AT_N = Exercise(
 
 def _completion_outcomes(rng: np.random.Generator) -> tuple[np.ndarray]:
     """Whether each of K completions after each of S steps reached the right answer (S, K)."""
-    steps, completions = int(rng.integers(3, 8)), int(rng.integers(3, 8))
+    steps, completions = int(rng.integers(3, 8)), int(rng.integers(1, 8))
     right = rng.random((steps, completions)) < rng.random((steps, 1))
     right[0, :], right[1, :] = True, False
     right[2, :] = np.arange(completions) == completions - 1
@@ -363,8 +364,9 @@ SOFT_AND_HARD = Exercise(
 
 
 def _response_probabilities(rng: np.random.Generator) -> tuple[np.ndarray, int]:
-    """Probabilities of the K possible responses (K), and how many are drawn."""
-    return rng.dirichlet(np.ones(int(rng.integers(2, 9)))), int(rng.integers(2, 12))
+    """Probabilities of the K possible responses (K), K from 1, and how many are drawn."""
+    probs = rng.dirichlet(np.ones(int(rng.integers(1, 9))))
+    return in_either_precision(rng, probs), int(rng.integers(1, 12))
 
 
 EXPECTED_DISTINCT = Exercise(
@@ -391,10 +393,9 @@ EXPECTED_DISTINCT = Exercise(
 
 
 def _labelled_steps(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Step rewards (S) and labels +1 or −1 (S) of one solution, both labels present."""
-    labels = rng.choice([-1, 1], size=int(rng.integers(3, 9)))
-    labels[:2] = 1, -1
-    return rng.normal(0, 2, size=len(labels)), rng.permutation(labels)
+    """Step rewards (S) and labels +1 or −1 (S) of one solution, S from 1."""
+    labels = rng.choice([-1, 1], size=int(rng.integers(1, 9)))
+    return in_either_precision(rng, rng.normal(0, 2, size=len(labels))), labels
 
 
 STEP_LABEL_LOSS = Exercise(
@@ -425,10 +426,10 @@ STEP_LABEL_LOSS = Exercise(
 
 def _two_samples(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Rewards of right steps (R) and of wrong steps (W), on a grid, so that some are equal."""
-    right = rng.integers(-1, 4, size=int(rng.integers(3, 9))) / 2
-    wrong = rng.integers(-3, 2, size=int(rng.integers(2, 7))) / 2
+    right = rng.integers(-1, 4, size=int(rng.integers(1, 9))) / 2
+    wrong = rng.integers(-3, 2, size=int(rng.integers(1, 7))) / 2
     right[0] = wrong[0] = 0.5
-    return right, wrong
+    return in_either_precision(rng, right), in_either_precision(rng, wrong)
 
 
 def _auroc(right: np.ndarray, wrong: np.ndarray) -> float:
@@ -466,7 +467,7 @@ def _padded_groups(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, in
     groups, size = int(rng.integers(1, 4)), int(rng.integers(2, 5))
     steps = rng.integers(1, 6, size=groups * size)
     rewards = rng.normal(0, 1, size=(len(steps), steps.max())) * _there(steps)
-    return rewards.astype(rng.choice([np.float32, np.float64])), steps, size
+    return in_either_precision(rng, rewards), steps, size
 
 
 def _there(steps: np.ndarray) -> np.ndarray:
