@@ -14,7 +14,7 @@ BOOK_FLAGS := --all -q -W -n --keep-going --config book/_config.yml --toc book/_
 NBVAL_FLAGS := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab walkthrough book serve lint bench gpu device classroom grades smollm2 \
+.PHONY: help run test lab walkthrough book serve screenshots lint bench gpu device classroom grades smollm2 \
 	chromium clean
 
 help: ## this list
@@ -39,6 +39,9 @@ book: $(INSTALLED) ## the chapters as a web site in book/_build/html
 
 serve: book ## the web site at http://127.0.0.1:8000, until Ctrl-C
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory book/_build/html 8000
+
+screenshots: book chromium ## the README's pictures of the book, in book/_static
+	$(BIN)/python tests/screenshots.py
 
 lint: $(INSTALLED) ## ruff and mypy, on code and chapters
 	$(BIN)/ruff check

@@ -5,10 +5,10 @@ Each page is visited once, in both colour schemes and at two widths; the tests a
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -29,7 +29,9 @@ import yaml
 from axe_playwright_python.base import AXE_SCRIPT
 from book_build import ROOT, build_repository
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+from PIL import Image
 from playwright.sync_api import Browser, Error, Page, TimeoutError, sync_playwright
+from screenshots import ARGUMENTS, DESKTOP, PHONE, PICTURES, find_browser, show_scheme, take
 from test_book import listed_files
 
 from implicitprm.arithmetic import load_rollouts
@@ -40,20 +42,6 @@ from implicitprm.qvalues import completions, implicit_q, random_language, soft_i
 from implicitprm.selection import majority_vote
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-#: No sandbox, since containers run as root; nothing that chromium does on its own account.
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
 def names_of_pages() -> list[str]:
@@ -178,11 +166,6 @@ class Visit:
     anchors: set[str] = field(default_factory=set)
 
 
-def show_scheme(page: Page, scheme: str) -> None:
-    """The page in ``light`` or ``dark``, as the theme's own switch would set it."""
-    page.evaluate("scheme => { document.documentElement.dataset.theme = scheme }", scheme)
-
-
 def names_on(page: Page) -> set[str]:
     return set(page.eval_on_selector_all("[id]", "elements => elements.map(e => e.id)"))
 
@@ -227,17 +210,6 @@ def visit(browser: Browser, path: Path, patience: int = 60_000) -> Visit:
 def _note_request(found: Visit, address: str) -> None:
     if not address.startswith(("file:", "data:", "blob:")):
         found.requests.append(address)
-
-
-def find_browser() -> str:
-    """The path of a browser; without one the test is skipped, or fails where CI is set."""
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        reason = f"no browser is installed, none of {', '.join(BROWSERS)}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{reason}; in CI the pages must be seen")
-        pytest.skip(reason)
-    return executable
 
 
 @pytest.fixture(scope="module")
@@ -508,6 +480,20 @@ def test_a_figure_is_readable_without_its_script(browser: Browser, site: Path, n
     assert figure.locator("circle").first.is_visible()
     assert not figure.locator("input").first.is_visible()
     context.close()
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_readme_shows_pictures_that_a_command_takes(
+    browser: Browser, site: Path, name: str
+) -> None:
+    stored = (ROOT / "book" / "_static" / name).read_bytes()
+    assert len(stored) < 150_000
+    assert f"](book/_static/{name})" in (ROOT / "README.md").read_text(encoding="utf-8")
+    taken = [Image.open(io.BytesIO(data)) for data in (stored, take(browser, site, name))]
+    assert [image.size for image in taken] == [(DESKTOP["width"], DESKTOP["height"])] * 2
+    # The same scheme; fonts differ between machines.
+    shades = [np.asarray(image.convert("L")).mean() for image in taken]
+    assert abs(shades[0] - shades[1]) < 10
 
 
 # ---- JupyterLab -----------------------------------------------------------------------------
