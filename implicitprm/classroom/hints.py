@@ -1,9 +1,99 @@
-"""Two hints for each exercise of the sheets: a question to think about, then a way to begin."""
+"""Two hints for each exercise: a question to think about, then a way to begin."""
 
 from __future__ import annotations
 
-#: By the name of an exercise: of the function to write, or the sheet's number and a word.
-HINTS: dict[str, tuple[str, str]] = {
+#: For the exercises of the chapters, by the name that `check` knows.
+_OF_CHAPTERS: dict[str, tuple[str, str]] = {
+    "weighted_vote": (
+        "What is the weight of one candidate, and whose weights are added up?",
+        "A dictionary from answer to total, all 0 at first; add σ of the candidate's lowest step "
+        "reward to the total of its answer.",
+    ),
+    "token_logps": (
+        "The logits at position t are a distribution over which token? So which position belongs "
+        "to the token at t?",
+        "log_softmax of all logits but the last along the vocabulary; gather all tokens but the "
+        "first from it, put a column of zeros in front, and multiply by the mask.",
+    ),
+    "q_values": (
+        "What must a position of the prompt, or of the padding, add to the running sum?",
+        "β times the difference of the log-probabilities, set to 0 outside the response; then add "
+        "up along the tokens.",
+    ),
+    "implicit_value": (
+        "The reward 3 at β = 0.001 asks for exp(3000). Which number could be taken out of the mean "
+        "of exponentials, as a factor, so that none of them overflows?",
+        "Take the largest reward out: it is added to β times the logarithm of the mean of "
+        "exp((r − largest)/β), whose largest term is 1.",
+    ),
+    "step_ends": (
+        "Which one character of a token decides to which step it belongs?",
+        "The end of a step is the number of tokens that start before the next step does; for the "
+        "last step it is the number of all tokens.",
+    ),
+    "ce_loss": (
+        "What is log(1 − σ(r)) in float32 when r is 150? Can the same number be had without "
+        "taking σ first?",
+        "1 − σ(r) is σ(−r), and torch has the logarithm of σ as one function. Turn the sign of the "
+        "rewards of wrong responses; then the weighted sum over the sum of the weights.",
+    ),
+    "kto_loss": (
+        "z stands for a KL divergence. Which values can a mean of mismatched rewards have that a "
+        "divergence cannot?",
+        "z is the mean of the mismatched rewards, at least 0. Turn the sign of r − z for wrong "
+        "responses; then the mean of 1 − σ.",
+    ),
+    "best_of_n": (
+        "The candidate of rank k wins: where in the ranking are the n − 1 others?",
+        "They come from the k − 1 lower ones: a binomial coefficient, divided by the number of all "
+        "subsets of n. Add these chances up over the right candidates.",
+    ),
+    "autopsv_labels": (
+        "From which number is the change of the first step measured? And what is a step worth that "
+        "follows a wrong one?",
+        "Go through the steps and remember the confidence before each, the prior at first; once a "
+        "relative change is below the threshold, all that follows is wrong.",
+    ),
+    "instructions_with_pair": (
+        "In which two cases do n responses to an instruction give no pair?",
+        "All right, or all wrong: subtract both chances from 1 for each instruction, and add up. "
+        "Expectations add up.",
+    ),
+    "uniform_rewards": (
+        "Which probability does a uniform reference give to one token, and to a step of n tokens?",
+        "log π_ref of a step is −n·log V; β times the difference of the two logarithms.",
+    ),
+    "first_error_f1": (
+        "Which of several steps below the threshold does the protocol ask for, and what is the "
+        "answer where there is none?",
+        "An answer for each solution first; then the share of exact answers among solutions with "
+        "an error, the same among those without, and the harmonic mean of the two.",
+    ),
+    "rloo_advantages": (
+        "How do you get the mean of the others from the sum of the whole group?",
+        "Reshape the rewards to one row a prompt; a row's sum without the entry itself, by K − 1, "
+        "is the baseline of that entry.",
+    ),
+    "training_memory": (
+        "Of what does a run keep a number for every parameter, and of what only for those that are "
+        "trained?",
+        "float32 takes 4 bytes. Weights are there for all; a gradient and AdamW's two moments for "
+        "what is trained. All of it is divided among the processes.",
+    ),
+    "tokens_read": (
+        "How many rows has a batch, and how long is each of them, padding included?",
+        "The prompt but for its last token, once. Sort the responses, longest first, cut them into "
+        "batches; each row, with that last token and without its own, is as long as the longest.",
+    ),
+    "interval_finding": (
+        "Two questions, in which order? Where is 0, and where are the ends?",
+        "First whether 0 lies outside the interval. Only then whether both ends are within the "
+        "margin; what is left is undecided.",
+    ),
+}
+
+#: For the exercises of the sheets, by the function to write, or the sheet's number and a word.
+_OF_SHEETS: dict[str, tuple[str, str]] = {
     "best_answer": (
         "Each solution gets one number first. Which one, if a single wrong step spoils it?",
         "Make a list with the minimum of each array, and find the position of its largest entry.",
@@ -136,6 +226,9 @@ HINTS: dict[str, tuple[str, str]] = {
         "Subtract per problem first, then resample problems: paired_difference does both.",
     ),
 }
+
+#: Every exercise that has hints.
+HINTS: dict[str, tuple[str, str]] = _OF_CHAPTERS | _OF_SHEETS
 
 
 def hint(name: str, number: int = 1) -> None:
