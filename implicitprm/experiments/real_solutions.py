@@ -5,7 +5,7 @@ questions one solution by each of four language models, with its outcome. SmolLM
 trained with CE on some questions, β and learning rate are chosen on others by the mean of the AUROC
 within each of the four models, and on the rest the reward is compared with what is free: length,
 either model's log-probability, and always taking the solution of the model that was best in
-training. About an hour and a half of one CPU core and 3 GB of memory a worker; an interrupted run
+training. About two hours of one CPU core and 4 GB of memory a worker; an interrupted run
 goes on where it was.
 """
 

@@ -1,4 +1,5 @@
-"""Chapter 12: ``python -m implicitprm.experiments.reinforcement`` (about an hour of one core).
+"""Chapter 12: ``python -m implicitprm.experiments.reinforcement`` (about an hour and a half of one
+core).
 
 Does a dense reward help reinforcement learning? First the head-room: true step labels against the
 outcome alone. Then implicit process rewards as PRIME gives them (arXiv 2502.01456), and what they
