@@ -14,8 +14,8 @@ BOOK_FLAGS := --all -q -W -n --keep-going --config book/_config.yml --toc book/_
 NBVAL_FLAGS := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab walkthrough book serve screenshots lint bench gpu device classroom grades smollm2 \
-	chromium clean
+.PHONY: help run test lab walkthrough book serve screenshots lint bench gpu device classroom grades \
+	smollm2 chromium clean
 
 help: ## this list
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
