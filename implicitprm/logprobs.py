@@ -24,6 +24,9 @@ LOGITS_AT_A_TIME = 2**25
 #: Candidates share the reading of their prompt where that saves so many tokens. Reading it is one
 #: more forward pass, which costs as much as some dozens of tokens (a CPU) to some hundreds (a GPU).
 TOKENS_WORTH_SHARING = 512
+#: Logits that a CPU reduces at a time: 1 MB in float32, which stays in its cache. Measured, this
+#: takes a third of the time of one reduction of them all.
+LOGITS_IN_CACHE = 2**18
 
 
 def token_logps(logits: Tensor, input_ids: Tensor, response_mask: Tensor) -> Tensor:
@@ -45,7 +48,15 @@ def _chosen_logps(logits: Tensor, targets: Tensor) -> Tensor:
     """log softmax of logits (M, V) at the targets (M), without the rest of the log-softmax; (M)."""
     if logits.dtype != torch.float64:
         logits = logits.float()
-    return logits.gather(-1, targets[:, None]).squeeze(-1) - logits.logsumexp(-1)
+    return logits.gather(-1, targets[:, None]).squeeze(-1) - _logsumexp(logits)
+
+
+def _logsumexp(logits: Tensor) -> Tensor:
+    """log Σ exp of each row of logits (M, V); (M)."""
+    if logits.device.type != "cpu":  # where many small kernels would be slower
+        return logits.logsumexp(-1)
+    rows = max(1, LOGITS_IN_CACHE // logits.shape[-1])
+    return torch.cat([some.logsumexp(-1) for some in logits.split(rows)])
 
 
 def _in_place(chosen: Tensor, response_mask: Tensor) -> Tensor:

@@ -75,6 +75,29 @@ def test_agrees_with_log_softmax_and_with_loops_in_float64() -> None:
     torch.testing.assert_close(logps, by_loops(logits, input_ids, mask), rtol=0, atol=1e-12)
 
 
+def test_many_logits_are_reduced_in_parts_that_are_put_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a CPU some rows at a time; the last part is smaller, and a row may be larger than one."""
+    logits = torch.randn(1, 8, 11, dtype=torch.float64, requires_grad=True)
+    ids, mask = torch.randint(0, 11, (1, 8)), torch.arange(8)[None] > 0
+    expected = logits.log_softmax(-1)[0, :-1].gather(-1, ids[0, 1:, None])[:, 0]
+    (gradient,) = torch.autograd.grad(expected.square().sum(), logits)
+    for at_a_time, parts in ((33, 3), (5, 7), (1000, 1)):
+        monkeypatch.setattr(logprobs, "LOGITS_IN_CACHE", at_a_time)
+        reduced = []
+        monkeypatch.setattr(
+            Tensor, "logsumexp",
+            lambda some, dim, into=reduced: into.append(len(some)) or torch.logsumexp(some, dim),
+        )  # fmt: skip
+        found = token_logps(logits, ids, mask)[0, 1:]
+        monkeypatch.undo()
+        assert len(reduced) == parts
+        assert sum(reduced) == 7
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(torch.autograd.grad(found.square().sum(), logits)[0], gradient)
+
+
 def test_logits_predict_the_next_token_and_nothing_else() -> None:
     logits, input_ids, mask = random_batch()
     logits.requires_grad_(True)
