@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from implicitprm import ImplicitPRM, ImplicitPRMConfig
-from implicitprm.arithmetic import ARITHMETIC_FORMAT, checkpoint_path, load_rollouts
+from implicitprm.arithmetic import ARITHMETIC_FORMAT, checkpoint_path, load_rollouts, values
 from implicitprm.arithmetic.values import (
     VALUE_SETS,
     chosen_rows,
@@ -212,9 +212,9 @@ def test_no_completions_are_an_error() -> None:
 @pytest.mark.parametrize("name", list(VALUE_SETS))
 def test_shipped_values_belong_to_the_shipped_rollouts(name: str) -> None:
     chosen = VALUE_SETS[name]
-    rows, values = load_rollouts(chosen.world, chosen.split), load_values(name)
-    assert values["row"] == chosen_rows(rows, chosen.problems, chosen.rows)
-    for value in values:
+    rows, shipped = load_rollouts(chosen.world, chosen.split), load_values(name)
+    assert shipped["row"] == chosen_rows(rows, chosen.problems, chosen.rows)
+    for value in shipped:
         row = rows[value["row"]]
         right = outcomes(value["right"], chosen.completions)
         assert right.shape == (len(row["steps"]), chosen.completions)
@@ -247,6 +247,21 @@ def test_shipped_values_can_be_drawn_again() -> None:
     assert abs(np.mean(differences)) < 0.03
     assert np.abs(differences).max() < 5 * np.sqrt(2 * 0.25 / 64)
     assert np.mean(lengths) == pytest.approx(1, abs=0.03)
+
+
+def test_shipped_outcomes_are_draws_from_the_exact_values() -> None:
+    rows, stored = load_rollouts("reasoner", "test"), load_values("reasoner-test").select(range(6))
+    model = LlamaForCausalLM.from_pretrained(checkpoint_path()).eval()
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint_path())
+    found = []
+    for value in stored:
+        row, right = rows[value["row"]], outcomes(value["right"], 64)
+        for end in range(1, len(row["steps"])):
+            q = values.exact_value(model, tokenizer, row["prompt"], row["steps"][:end])
+            error = 4 * np.sqrt(q * (1 - q) / 64) + 1e-9
+            assert abs(right[end - 1].mean() - q) < error, (row["prompt"], row["steps"][:end])
+            found.append(q)
+    assert any(0.1 < q < 0.9 for q in found)
 
 
 def test_outcomes_are_bits_lowest_first() -> None:
