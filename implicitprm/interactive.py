@@ -9,7 +9,7 @@ runs, and are the same bytes every time. Mouse, touch and arrow keys move a slid
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise, product
@@ -699,3 +699,133 @@ def _labels(soft: FloatArray, hard: npt.NDArray[np.bool_], free: npt.NDArray[np.
 
 def _verdict(right: bool) -> str:
     return "right" if right else "wrong"
+
+
+# ---- Compute --------------------------------------------------------------------------------
+
+#: The chart of the ratio: left and right end, top and bottom, and its log axis.
+CHART, RATIOS = ((52, 330), (40, 190)), (0.5, 500)
+#: The bars: where they start, how long the longest is, and the first one's middle.
+BARS = (112, 330, 262)
+#: How dark a use is in the bars; without colour they can still be told apart.
+DARKNESS = {"training": 1.0, "reading": 0.55, "writing": 0.2}
+INK = "fill='var(--ink)' stroke='var(--ink)' stroke-width='.5'"
+
+
+def compute_explorer(
+    flops: Callable[[int, int, int], tuple[Mapping[str, float], Mapping[str, float]]],
+    steps: Sequence[int],
+    completions: Sequence[int],
+    tokens: Sequence[int],
+    published: float,
+    alt: str,
+) -> Interactive:
+    """Math-Shepherd's FLOPs against CE's, by steps, completions of each and tokens of a solution.
+
+    ``flops`` takes the three and gives those of CE and of Math-Shepherd for one solution, by the
+    uses of DARKNESS. ``published`` is the paper's ratio.
+    """
+    found = {state: flops(*state) for state in product(steps, completions, tokens)}
+    ratios = {
+        state: sum(dear.values()) / sum(cheap.values()) for state, (cheap, dear) in found.items()
+    }
+    frames = []
+    for state in found:
+        step, k, length = state
+        cheap, dear = found[state]
+        curve = [ratios[at, k, length] for at in steps]
+        written = dear["writing"] / sum(dear.values())
+        readings = [
+            f"{step} steps, {k} completion{'s' * (k > 1)} of each, {length} tokens: ",
+            f"Math-Shepherd spends {ratios[state]:.2f} times the FLOPs of CE, {written:.0%} of "
+            "them on completions.",
+            f" Published: {published}.",
+        ]
+        drawings = [
+            _ratio_curve(curve, steps),
+            _ratio_mark(ratios[state], step, steps),
+            _flops_bars({"CE": cheap, "Math-Shepherd": dear}),
+        ]
+        frames.append(Frame(drawings, readings))
+    controls = [
+        Control("steps", [str(n) for n in steps], start=len(steps) // 2),
+        Control("completions of a step", [str(n) for n in completions], len(completions) // 2),
+        Control("tokens of a solution", [str(n) for n in tokens], start=len(tokens) // 2),
+    ]
+    background = _ratio_axes(steps, published)
+    return Interactive("compute-explorer", controls, frames, background, (460, 354), alt)
+
+
+def _ratio_place(ratio: float, step: int, steps: Sequence[int]) -> tuple[float, float]:
+    (left, right), (top, bottom) = CHART
+    low, high = RATIOS
+    up = np.log(ratio / low) / np.log(high / low)
+    across = (step - steps[0]) / (steps[-1] - steps[0])
+    return left + across * (right - left), bottom - up * (bottom - top)
+
+
+def _ratio_curve(curve: Sequence[float], steps: Sequence[int]) -> str:
+    places = [_ratio_place(ratio, step, steps) for ratio, step in zip(curve, steps, strict=True)]
+    return _line(places, "var(--ink)", 2)
+
+
+def _ratio_mark(ratio: float, step: int, steps: Sequence[int]) -> str:
+    x, y = _ratio_place(ratio, step, steps)
+    return (
+        f"<circle cx='{x:.1f}' cy='{y:.1f}' r='6' fill='{STYLE['implicit']['color']}' "
+        "stroke='var(--ink)'/>" + _text(x, y - 12, f"{ratio:.2f}", "middle")
+    )
+
+
+def _flops_bars(spent: Mapping[str, Mapping[str, float]]) -> str:
+    left, reach, first = BARS
+    longest = max(sum(uses.values()) for uses in spent.values())
+    rectangles, words = [], []
+    for row, (name, uses) in enumerate(spent.items()):
+        x, y = float(left), first + 36 * row
+        for use, darkness in DARKNESS.items():
+            width = uses[use] / longest * reach
+            rectangles.append(_shaded(x, y - 9, width, darkness))
+            x += width
+        words.append(_text(4, y - 2, name) + _text(4, y + 12, _scientific(sum(uses.values()))))
+    return f"<g {INK}>{''.join(rectangles)}</g>{''.join(words)}"
+
+
+def _shaded(x: float, y: float, width: float, darkness: float) -> str:
+    shade = "" if darkness == 1 else f" fill-opacity='{darkness}'"
+    return f"<rect x='{x:.1f}' y='{y:.0f}' width='{width:.1f}' height='18'{shade}/>"
+
+
+def _scientific(flops: float) -> str:
+    """Such as 3.2·10¹³."""
+    mantissa, exponent = f"{flops:.1e}".split("e")
+    return f"{mantissa}·10" + str(int(exponent)).translate(
+        str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+    )
+
+
+def _ratio_axes(steps: Sequence[int], published: float) -> str:
+    (left, right), (top, bottom) = CHART
+    line = [_ratio_place(published, step, steps) for step in (steps[0], steps[-1])]
+    legend, parts = float(BARS[0]), []
+    for use, darkness in DARKNESS.items():
+        parts.append(f"<g {INK}>{_shaded(legend, 326, 18, darkness)}</g>")
+        parts.append(_text(legend + 24, 340, use))
+        legend += 100
+    return (
+        _text(4, 16, "FLOPs, Math-Shepherd / CE (log axis)")
+        + _line([(left, top), (left, bottom), (right, bottom)], "var(--faint)", 1)
+        + "".join(
+            _text(left - 6, _ratio_place(tick, steps[0], steps)[1] + 4, f"{tick}", "end")
+            for tick in (1, 10, 100)
+        )
+        + "".join(
+            _text(_ratio_place(1, step, steps)[0], bottom + 18, f"{step}", "middle")
+            for step in steps
+        )
+        + _text(right + 16, bottom + 18, "steps")
+        + _line(line, STYLE["wrong"]["color"], 2, "8 4")
+        + _text(right + 8, line[1][1] + 4, f"published: {published}")
+        + _text(4, 236, "FLOPs of one solution")
+        + "".join(parts)
+    )

@@ -43,6 +43,7 @@ from implicitprm.comparisons.compute import (
     autopsv_cost,
     autopsv_ratio,
     completion_factor,
+    costs_of_even_steps,
     implicit_cost,
     math_shepherd_cost,
     math_shepherd_ratio,
@@ -339,6 +340,23 @@ def test_the_papers_ratios() -> None:
     assert pair_ratio(8, 0.13) == pytest.approx(1.82)
     with pytest.raises(ValueError, match="cannot be"):
         pair_ratio(2, 0.3)
+
+
+def test_flops_by_use_are_all_the_flops() -> None:
+    cost = Cost(generated=3, read=5, trained=7)
+    assert cost.flops_by_use(10) == {"writing": 60, "reading": 100, "training": 420}
+    assert cost.flops(10) == 580
+
+
+def test_costs_of_even_steps_by_hand() -> None:
+    """Three steps of four tokens after a prompt of five, two completions of the first two."""
+    ce, dear = costs_of_even_steps(steps=3, completions=2, tokens=12, prompt=5)
+    assert ce == implicit_cost(17, 17)
+    assert dear == Cost(generated=2 * (8 + 4), read=(5 + 4) + (5 + 8), trained=17)
+    assert costs_of_even_steps(1, 2, 12, 5)[1] == Cost(trained=17)
+    for steps, k in ((0, 1), (1, -1)):
+        with pytest.raises(ValueError, match="cannot be"):
+            costs_of_even_steps(steps, k, 12, 5)
 
 
 def test_pair_ratio_against_enumeration() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from book_build import ROOT
 
+from implicitprm.comparisons.compute import costs_of_even_steps, math_shepherd_ratio
 from implicitprm.comparisons.math_shepherd import hard_labels, soft_labels
 from implicitprm.evaluation import best_of_n_accuracy, vote_accuracy
 from implicitprm.interactive import (
@@ -27,6 +28,7 @@ from implicitprm.interactive import (
     SampledSteps,
     best_of_n_explorer,
     beta_explorer,
+    compute_explorer,
     monte_carlo_explorer,
     step_reward_explorer,
 )
@@ -122,6 +124,7 @@ def test_the_chapters_hold_style_and_script_as_they_are_now() -> None:
         "step-reward-explorer",
         "best-of-n-explorer",
         "monte-carlo-explorer",
+        "compute-explorer",
     }
     assert len(names) == len(set(names))
 
@@ -433,3 +436,51 @@ def test_the_grey_line_holds_nine_tenths_of_the_soft_labels() -> None:
         within = (places > float(low) + 0.06) & (places < float(high) - 0.06)
         assert inside.mean() >= 0.89
         assert within.mean() <= 0.91
+
+
+# ---- Compute --------------------------------------------------------------------------------
+
+STEPS, ROLLOUTS, LENGTHS = (2, 5, 10), (1, 8), (50, 400)
+
+
+def spent(steps: int, completions: int, tokens: int) -> tuple[dict[str, float], dict[str, float]]:
+    ce, dear = costs_of_even_steps(steps, completions, tokens, 0)
+    return ce.flops_by_use(10**9), dear.flops_by_use(10**9)
+
+
+def test_every_frame_of_the_compute_explorer_shows_the_ratio_of_the_costs() -> None:
+    figure = compute_explorer(spent, STEPS, ROLLOUTS, LENGTHS, 38.8, "alt")
+    assert [control.values for control in figure.controls] == [
+        [str(value) for value in values] for values in (STEPS, ROLLOUTS, LENGTHS)
+    ]
+    for (i, steps), (j, k), (at, tokens) in product(*map(enumerate, (STEPS, ROLLOUTS, LENGTHS))):
+        frame = figure.frame(i, j, at)
+        # By the formula of the chapter: K completions, and one reading of each prefix besides.
+        ratio = math_shepherd_ratio(k + 1, steps, (steps - 1) / (2 * steps))
+        written = 2 * k * (steps - 1) / 2 / (8 * ratio)
+        assert frame.reading == (
+            f"{steps} steps, {k} completion{'s' if k > 1 else ''} of each, {tokens} tokens: "
+            f"Math-Shepherd spends {ratio:.2f} times the FLOPs of CE, {written:.0%} of them on "
+            "completions. Published: 38.8."
+        )
+        assert f">{ratio:.2f}</text>" in frame.drawing
+        # Up from 190 for a ratio of 0.5 to 40 for 500, on a log axis; across from 52 to 330.
+        (place,) = re.findall(r"<circle cx='([\d.]+)' cy='([\d.]+)'", frame.drawing)
+        up = 190 - 150 * np.log(ratio / 0.5) / np.log(1000)
+        across = 52 + 278 * (steps - 2) / 8
+        assert [float(at) for at in place] == pytest.approx([across, up], abs=0.06)
+        widths = [float(w) for w in re.findall(r" width='([\d.]+)'", frame.drawing.split("<g ")[1])]
+        assert sum(widths[:3]) == pytest.approx(330 / ratio, abs=0.2)  # CE's bar
+        assert sum(widths[3:]) == pytest.approx(330, abs=0.2)
+        assert widths[5] / 330 == pytest.approx(written, abs=0.001)
+        ce = {50: "4.0·10¹¹", 400: "3.2·10¹²"}[tokens]  # 8 FLOPs a token and parameter
+        assert f">{ce}<" in frame.drawing
+
+
+def test_the_published_ratio_is_marked_as_published() -> None:
+    figure = compute_explorer(spent, STEPS, ROLLOUTS, LENGTHS, 38.8, "alt")
+    assert ">published: 38.8</text>" in figure.background
+    line = re.findall(r"<polyline points='([\d.]+),([\d.]+) ([\d.]+),([\d.]+)'[^>]*8 4",
+                      figure.background)  # fmt: skip
+    up = 190 - 150 * np.log(38.8 / 0.5) / np.log(1000)
+    assert [float(at) for at in line[0]] == pytest.approx([52, up, 330, up], abs=0.06)
