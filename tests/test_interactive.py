@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from book_build import ROOT
 
-from implicitprm.comparisons.compute import costs_of_even_steps, math_shepherd_ratio
+from implicitprm.comparisons.compute import costs_of_even_steps
 from implicitprm.comparisons.math_shepherd import hard_labels, soft_labels
 from implicitprm.evaluation import best_of_n_accuracy, vote_accuracy
 from implicitprm.interactive import (
@@ -443,9 +443,28 @@ def test_the_grey_line_holds_nine_tenths_of_the_soft_labels() -> None:
 STEPS, ROLLOUTS, LENGTHS = (2, 5, 10), (1, 8), (50, 400)
 
 
+PROMPT = 30
+
+
 def spent(steps: int, completions: int, tokens: int) -> tuple[dict[str, float], dict[str, float]]:
-    ce, dear = costs_of_even_steps(steps, completions, tokens, 0)
+    ce, dear = costs_of_even_steps(steps, completions, tokens, PROMPT)
     return ce.flops_by_use(10**9), dear.flops_by_use(10**9)
+
+
+def counted(steps: int, completions: int, tokens: int) -> tuple[float, float, float]:
+    """FLOPs of CE, of Math-Shepherd, and of its completions, in 10⁹, counted step by step."""
+    dear = 6.0 * (PROMPT + tokens)
+    written = 0.0
+    for step in range(1, steps):
+        prefix = tokens / steps * step
+        dear += 2 * (PROMPT + prefix)
+        written += 2 * completions * (tokens - prefix)
+    return 8.0 * (PROMPT + tokens), dear + written, written
+
+
+def ratio_place(ratio: float, steps: int) -> list[float]:
+    """Across from 52 to 330 by steps, up from 190 for 0.5 to 40 for 500 on a log axis."""
+    return [52 + 278 * (steps - 2) / 8, 190 - 150 * np.log(ratio / 0.5) / np.log(1000)]
 
 
 def test_every_frame_of_the_compute_explorer_shows_the_ratio_of_the_costs() -> None:
@@ -455,26 +474,27 @@ def test_every_frame_of_the_compute_explorer_shows_the_ratio_of_the_costs() -> N
     ]
     for (i, steps), (j, k), (at, tokens) in product(*map(enumerate, (STEPS, ROLLOUTS, LENGTHS))):
         frame = figure.frame(i, j, at)
-        # By the formula of the chapter: K completions, and one reading of each prefix besides.
-        ratio = math_shepherd_ratio(k + 1, steps, (steps - 1) / (2 * steps))
-        written = 2 * k * (steps - 1) / 2 / (8 * ratio)
+        ce, dear, written = counted(steps, k, tokens)
+        ratio, written = dear / ce, written / dear
         assert frame.reading == (
             f"{steps} steps, {k} completion{'s' if k > 1 else ''} of each, {tokens} tokens: "
             f"Math-Shepherd spends {ratio:.2f} times the FLOPs of CE, {written:.0%} of them on "
             "completions. Published: 38.8."
         )
         assert f">{ratio:.2f}</text>" in frame.drawing
-        # Up from 190 for a ratio of 0.5 to 40 for 500, on a log axis; across from 52 to 330.
         (place,) = re.findall(r"<circle cx='([\d.]+)' cy='([\d.]+)'", frame.drawing)
-        up = 190 - 150 * np.log(ratio / 0.5) / np.log(1000)
-        across = 52 + 278 * (steps - 2) / 8
-        assert [float(at) for at in place] == pytest.approx([across, up], abs=0.06)
+        assert [float(at) for at in place] == pytest.approx(ratio_place(ratio, steps), abs=0.06)
+        (curve,) = re.findall(r"<polyline points='([^']*)'", frame.drawing)
+        expected = [counted(other, k, tokens) for other in STEPS]
+        points = [ratio_place(d / c, at) for (c, d, _), at in zip(expected, STEPS, strict=True)]
+        found = [[float(at) for at in point.split(",")] for point in curve.split()]
+        assert np.array(found) == pytest.approx(np.array(points), abs=0.06)
         widths = [float(w) for w in re.findall(r" width='([\d.]+)'", frame.drawing.split("<g ")[1])]
         assert sum(widths[:3]) == pytest.approx(330 / ratio, abs=0.2)  # CE's bar
         assert sum(widths[3:]) == pytest.approx(330, abs=0.2)
         assert widths[5] / 330 == pytest.approx(written, abs=0.001)
-        ce = {50: "4.0·10¹¹", 400: "3.2·10¹²"}[tokens]  # 8 FLOPs a token and parameter
-        assert f">{ce}<" in frame.drawing
+        in_words = {50: "6.4·10¹¹", 400: "3.4·10¹²"}[tokens]  # 8 FLOPs a token and parameter
+        assert f">{in_words}<" in frame.drawing
 
 
 def test_the_published_ratio_is_marked_as_published() -> None:
@@ -482,5 +502,5 @@ def test_the_published_ratio_is_marked_as_published() -> None:
     assert ">published: 38.8</text>" in figure.background
     line = re.findall(r"<polyline points='([\d.]+),([\d.]+) ([\d.]+),([\d.]+)'[^>]*8 4",
                       figure.background)  # fmt: skip
-    up = 190 - 150 * np.log(38.8 / 0.5) / np.log(1000)
-    assert [float(at) for at in line[0]] == pytest.approx([52, up, 330, up], abs=0.06)
+    ends = [*ratio_place(38.8, 2), *ratio_place(38.8, 10)]
+    assert [float(at) for at in line[0]] == pytest.approx(ends, abs=0.06)
