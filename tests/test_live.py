@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from html import unescape
 
+import nbformat
 import pytest
+from book_build import ROOT
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from implicitprm import ImplicitPRM
@@ -110,3 +113,26 @@ def test_without_a_front_end_there_is_no_widget(
     shown = score_your_own(prms, PROBLEM, RIGHT)
     assert shown is not None
     assert [field.value for field in shown.children[:3]] == [PROBLEM, RIGHT, "strong"]
+
+
+def stored_widgets(notebook: nbformat.NotebookNode) -> list[str]:
+    """Where a notebook holds a widget or the state of one."""
+    found = ["metadata"] if "widgets" in notebook.metadata else []
+    return found + [
+        cell.id
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        if any("jupyter.widget" in kind for kind in output.get("data", {}))
+    ]
+
+
+def test_no_chapter_stores_a_widget() -> None:
+    for path in sorted((ROOT / "notebooks").rglob("*.ipynb")):
+        assert stored_widgets(nbformat.read(path, as_version=4)) == [], path
+
+
+def test_a_stored_widget_is_found() -> None:
+    view = new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}})
+    notebook = new_notebook(cells=[new_code_cell("form", id="a", outputs=[view])])
+    notebook.metadata["widgets"] = {}
+    assert stored_widgets(notebook) == ["metadata", "a"]
