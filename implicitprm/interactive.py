@@ -9,14 +9,16 @@ runs, and are the same bytes every time. Mouse, touch and arrow keys move a slid
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise, product
 from math import prod
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import expit
+from scipy.stats import binom
 
 from implicitprm.evaluation import best_of_n_accuracy, vote_accuracy
 from implicitprm.figures import STYLE
@@ -565,4 +567,265 @@ def _best_of_n_axes(ns: Sequence[int]) -> str:
         + _text(4, 240, "steps of the winner")
         + _text(215, 240, "reward", "middle")
         + _text(350, 240, "π_ref of the step")
+    )
+
+
+# ---- Monte Carlo labels ---------------------------------------------------------------------
+
+#: The axis of values from 0 to 1, the middles of the two columns beside it, and the rows.
+VALUE, HARD, TRUTH, FIRST, ROW = (112, 300), 350, 420, 56, 28
+
+
+@dataclass(frozen=True)
+class SampledSteps:
+    """The open steps of a solution (S): all but the answer, which needs no completion.
+
+    ``values`` (S) are exact, P(right | steps so far); ``free`` (S) says whether all steps so far
+    are right; ``right`` (D, S, K) are the outcomes of K completions of each step, drawn D times.
+    """
+
+    steps: Sequence[str]
+    values: FloatArray
+    free: npt.NDArray[np.bool_]
+    right: npt.NDArray[np.bool_]
+
+    def soft(self, draw: int, k: int) -> FloatArray:
+        """The share of right ones among the first ``k`` completions, (S)."""
+        return self.right[draw, :, :k].mean(axis=1)
+
+    def hard(self, draw: int, k: int) -> npt.NDArray[np.bool_]:
+        """Is there a right one among the first ``k`` completions, (S)."""
+        return np.asarray(self.right[draw, :, :k].any(axis=1))
+
+    def expected_error(self, k: int) -> float:
+        """|soft label − value|, mean over steps, expected over all draws of ``k`` completions."""
+        found = np.arange(k + 1)[:, None]
+        chances = binom.pmf(found, k, self.values)  # (K+1, S)
+        return float((chances * abs(found / k - self.values)).sum(axis=0).mean())
+
+    def expected_wrong(self, k: int) -> float:
+        """How many hard labels differ from ``free``, expected over all draws."""
+        none = (1 - self.values) ** k
+        return float(np.where(self.free, none, 1 - none).sum())
+
+
+def monte_carlo_explorer(
+    solutions: Sequence[SampledSteps], ks: Sequence[int], alt: str
+) -> Interactive:
+    """Soft and hard labels from K completions a step, beside the exact value and the truth.
+
+    The grey line holds 90% of all soft labels of a step (binomial quantiles from 5% to 95%).
+    """
+    frames = []
+    for number, of in enumerate(solutions, start=1):
+        rows = _value_rows(of)
+        for k, draw in product(ks, range(len(of.right))):
+            soft, hard = of.soft(draw, k), of.hard(draw, k)
+            error = float(abs(soft - of.values).mean())
+            wrong = int((hard != of.free).sum())
+            reading = (
+                f"Solution {number}, {k} completion{'s' * (k > 1)} of each step: the soft labels "
+                f"are off by {error:.3f} on average (over all draws {of.expected_error(k):.3f}); "
+                f"{wrong} of {len(hard)} hard labels {'is' if wrong == 1 else 'are'} wrong "
+                f"(over all draws {of.expected_wrong(k):.2f})."
+            )
+            drawings = [rows, _value_ranges(of, k), _labels(soft, hard, of.free)]
+            frames.append(Frame(drawings, [reading]))
+    draws = len(solutions[0].right)
+    controls = [
+        Control("solution", [f"{n} of {len(solutions)}" for n in range(1, len(solutions) + 1)]),
+        Control("K", [str(k) for k in ks], start=len(ks) // 2),
+        Control("draw", [f"{n} of {draws}" for n in range(1, draws + 1)]),
+    ]
+    longest = max(len(of.steps) for of in solutions)
+    size = (460, FIRST + ROW * longest + 24)
+    return Interactive("monte-carlo-explorer", controls, frames, _value_axis(longest), size, alt)
+
+
+def _value_place(value: float) -> float:
+    left, right = VALUE
+    return left + value * (right - left)
+
+
+def _value_axis(rows: int) -> str:
+    bottom = FIRST + ROW * (rows - 1) + 14
+    return (
+        _text(4, 16, "step")
+        + _text(VALUE[0], 16, "exact value |, soft label ●")
+        + _text(HARD, 16, "hard", "middle")
+        + _text(TRUTH, 16, "truth", "middle")
+        + "".join(
+            _line([(_value_place(at), 32), (_value_place(at), bottom)], "var(--faint)", 0.5)
+            + _text(_value_place(at), bottom + 16, f"{at:g}", "middle")
+            for at in (0.0, 0.5, 1.0)
+        )
+    )
+
+
+def _value_rows(of: SampledSteps) -> str:
+    parts = []
+    for row, (step, value, right) in enumerate(zip(of.steps, of.values, of.free, strict=True)):
+        x, y = _value_place(float(value)), FIRST + ROW * row
+        parts.append(
+            _text(4, y, step)
+            + f"<path d='M{x:.1f} {y - 13}v16'/>"
+            + _text(TRUTH, y, _verdict(bool(right)), "middle")
+        )
+    return "".join(parts)
+
+
+def _value_ranges(of: SampledSteps, k: int) -> str:
+    low, high = (binom.ppf(level, k, of.values) / k for level in (0.05, 0.95))
+    return "".join(
+        f"<path class='dropped' d='M{_value_place(a):.1f} {FIRST + ROW * row - 5}"
+        f"H{_value_place(b):.1f}'/>"
+        for row, (a, b) in enumerate(zip(low, high, strict=True))
+    )
+
+
+def _labels(soft: FloatArray, hard: npt.NDArray[np.bool_], free: npt.NDArray[np.bool_]) -> str:
+    """A dot per soft label, a word per hard one, and a frame around a word that is not true."""
+    parts = []
+    for row, (share, label, right) in enumerate(zip(soft, hard, free, strict=True)):
+        y = FIRST + ROW * row
+        parts.append(
+            f"<circle cx='{_value_place(share):.1f}' cy='{y - 5}' r='5' "
+            f"fill='{STYLE['policy']['color']}'/>" + _text(HARD, y, _verdict(bool(label)), "middle")
+        )
+        if label != right:
+            parts.append(f"<path class='wrong' d='M{HARD - 26} {y - 15}h52v20h-52z'/>")
+    return "".join(parts)
+
+
+def _verdict(right: bool) -> str:
+    return "right" if right else "wrong"
+
+
+# ---- Compute --------------------------------------------------------------------------------
+
+#: The chart of the ratio: left and right end, top and bottom, and its log axis.
+CHART, RATIOS = ((52, 330), (40, 190)), (0.5, 500)
+#: The bars: where they start, how long the longest is, and the first one's middle.
+BARS = (112, 330, 262)
+#: How dark a use is in the bars; without colour they can still be told apart.
+DARKNESS = {"training": 1.0, "reading": 0.55, "writing": 0.2}
+INK = "fill='var(--ink)' stroke='var(--ink)' stroke-width='.5'"
+
+
+def compute_explorer(
+    flops: Callable[[int, int, int], tuple[Mapping[str, float], Mapping[str, float]]],
+    steps: Sequence[int],
+    completions: Sequence[int],
+    tokens: Sequence[int],
+    published: float,
+    alt: str,
+) -> Interactive:
+    """Math-Shepherd's FLOPs against CE's, by steps, completions of each and tokens of a solution.
+
+    ``flops`` takes the three and gives those of CE and of Math-Shepherd for one solution, by the
+    uses of DARKNESS. ``published`` is the paper's ratio.
+    """
+    found = {state: flops(*state) for state in product(steps, completions, tokens)}
+    ratios = {
+        state: sum(dear.values()) / sum(cheap.values()) for state, (cheap, dear) in found.items()
+    }
+    frames = []
+    for state in found:
+        step, k, length = state
+        cheap, dear = found[state]
+        curve = [ratios[at, k, length] for at in steps]
+        written = dear["writing"] / sum(dear.values())
+        readings = [
+            f"{step} steps, {k} completion{'s' * (k > 1)} of each, {length} tokens: ",
+            f"Math-Shepherd spends {ratios[state]:.2f} times the FLOPs of CE, {written:.0%} of "
+            "them on completions.",
+            f" Published: {published}.",
+        ]
+        drawings = [
+            _ratio_curve(curve, steps),
+            _ratio_mark(ratios[state], step, steps),
+            _flops_bars({"CE": cheap, "Math-Shepherd": dear}),
+        ]
+        frames.append(Frame(drawings, readings))
+    controls = [
+        Control("steps", [str(n) for n in steps], start=len(steps) // 2),
+        Control("completions of a step", [str(n) for n in completions], len(completions) // 2),
+        Control("tokens of a solution", [str(n) for n in tokens], start=len(tokens) // 2),
+    ]
+    background = _ratio_axes(steps, published)
+    return Interactive("compute-explorer", controls, frames, background, (460, 354), alt)
+
+
+def _ratio_place(ratio: float, step: int, steps: Sequence[int]) -> tuple[float, float]:
+    (left, right), (top, bottom) = CHART
+    low, high = RATIOS
+    up = np.log(ratio / low) / np.log(high / low)
+    across = (step - steps[0]) / (steps[-1] - steps[0])
+    return left + across * (right - left), bottom - up * (bottom - top)
+
+
+def _ratio_curve(curve: Sequence[float], steps: Sequence[int]) -> str:
+    places = [_ratio_place(ratio, step, steps) for ratio, step in zip(curve, steps, strict=True)]
+    return _line(places, "var(--ink)", 2)
+
+
+def _ratio_mark(ratio: float, step: int, steps: Sequence[int]) -> str:
+    x, y = _ratio_place(ratio, step, steps)
+    return (
+        f"<circle cx='{x:.1f}' cy='{y:.1f}' r='6' fill='{STYLE['implicit']['color']}' "
+        "stroke='var(--ink)'/>" + _text(x, y - 12, f"{ratio:.2f}", "middle")
+    )
+
+
+def _flops_bars(spent: Mapping[str, Mapping[str, float]]) -> str:
+    left, reach, first = BARS
+    longest = max(sum(uses.values()) for uses in spent.values())
+    rectangles, words = [], []
+    for row, (name, uses) in enumerate(spent.items()):
+        x, y = float(left), first + 36 * row
+        for use, darkness in DARKNESS.items():
+            width = uses[use] / longest * reach
+            rectangles.append(_shaded(x, y - 9, width, darkness))
+            x += width
+        words.append(_text(4, y - 2, name) + _text(4, y + 12, _scientific(sum(uses.values()))))
+    return f"<g {INK}>{''.join(rectangles)}</g>{''.join(words)}"
+
+
+def _shaded(x: float, y: float, width: float, darkness: float) -> str:
+    shade = "" if darkness == 1 else f" fill-opacity='{darkness}'"
+    return f"<rect x='{x:.1f}' y='{y:.0f}' width='{width:.1f}' height='18'{shade}/>"
+
+
+def _scientific(flops: float) -> str:
+    """Such as 3.2·10¹³."""
+    mantissa, exponent = f"{flops:.1e}".split("e")
+    return f"{mantissa}·10" + str(int(exponent)).translate(
+        str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+    )
+
+
+def _ratio_axes(steps: Sequence[int], published: float) -> str:
+    (left, right), (top, bottom) = CHART
+    line = [_ratio_place(published, step, steps) for step in (steps[0], steps[-1])]
+    legend, parts = float(BARS[0]), []
+    for use, darkness in DARKNESS.items():
+        parts.append(f"<g {INK}>{_shaded(legend, 326, 18, darkness)}</g>")
+        parts.append(_text(legend + 24, 340, use))
+        legend += 100
+    return (
+        _text(4, 16, "FLOPs, Math-Shepherd / CE (log axis)")
+        + _line([(left, top), (left, bottom), (right, bottom)], "var(--faint)", 1)
+        + "".join(
+            _text(left - 6, _ratio_place(tick, steps[0], steps)[1] + 4, f"{tick}", "end")
+            for tick in (1, 10, 100)
+        )
+        + "".join(
+            _text(_ratio_place(1, step, steps)[0], bottom + 18, f"{step}", "middle")
+            for step in steps
+        )
+        + _text(right + 16, bottom + 18, "steps")
+        + _line(line, STYLE["wrong"]["color"], 2, "8 4")
+        + _text(right + 8, line[1][1] + 4, f"published: {published}")
+        + _text(4, 236, "FLOPs of one solution")
+        + "".join(parts)
     )

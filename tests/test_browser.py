@@ -33,10 +33,15 @@ from PIL import Image
 from playwright.sync_api import Browser, Error, Page, TimeoutError, sync_playwright
 from screenshots import ARGUMENTS, DESKTOP, PHONE, PICTURES, find_browser, show_scheme, take
 from test_book import listed_files
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from implicitprm.arithmetic import load_rollouts
+from implicitprm.arithmetic import checkpoint_path, load_rollouts
 from implicitprm.arithmetic.measure import candidate_grid
+from implicitprm.arithmetic.values import exact_value
+from implicitprm.comparisons.compute import costs_of_even_steps
+from implicitprm.comparisons.math_shepherd import hard_labels, soft_labels
 from implicitprm.experiments.best_of_n import NS, given_answers
+from implicitprm.experiments.paper import COMPUTE_RATIOS
 from implicitprm.experiments.store import load_result
 from implicitprm.qvalues import completions, implicit_q, random_language, soft_implicit_hard
 from implicitprm.selection import majority_vote
@@ -382,6 +387,85 @@ def test_the_best_of_n_sliders_show_what_python_computed(browser: Browser, site:
             rule.press("Home")
             n.press("ArrowRight")
         problem.press("End")
+    page.close()
+
+
+def test_the_monte_carlo_sliders_show_what_python_computed(browser: Browser, site: Path) -> None:
+    """The values of chapter 08's first solution, enumerated anew, and labels counted from outcomes
+    that are drawn anew."""
+    train = load_rollouts("reasoner", "train")
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint_path())
+    model = AutoModelForCausalLM.from_pretrained(checkpoint_path()).eval()
+    steps = train[0]["steps"][:-1]
+    exact = np.array([exact_value(model, tokenizer, train[0]["prompt"], steps[: t + 1])
+                      for t in range(len(steps))])  # fmt: skip
+    right = np.random.default_rng(0).random((8, len(steps), 64)) < exact[:, None]  # (D, S, K)
+    assert train[0]["first_error"] == -1
+
+    page = browser.new_page(has_touch=True)
+    page.goto((site / "notebooks" / "08_baselines.html").as_uri())
+    figure = page.locator("#monte-carlo-explorer")
+    solution, rollouts, draw = figure.locator("input").all()
+
+    def expect(k: int, drawn: int) -> None:
+        soft, hard = soft_labels(right[drawn, :, :k]), hard_labels(right[drawn, :, :k])
+        assert figure.locator("label span").all_inner_texts()[1:] == [str(k), f"{drawn + 1} of 8"]
+        reading = figure.locator("[data-reading]").inner_text()
+        assert f"off by {np.abs(soft - exact).mean():.3f} on average" in reading
+        assert f"; {(~hard).sum()} of {len(hard)} hard labels" in reading
+        dots = figure.locator("[data-drawing] circle").evaluate_all(
+            "dots => dots.map(dot => dot.cx.baseVal.value)"
+        )
+        assert dots == pytest.approx((112 + 188 * soft).tolist(), abs=0.06)
+        frames = figure.locator("[data-drawing] path.wrong")
+        assert frames.count() == (~hard).sum()
+
+    for drawn in (0, 1):
+        rollouts.press("Home")
+        for k in (1, 2, 4, 8, 16, 32, 64):
+            expect(k, drawn)
+            rollouts.press("ArrowRight")
+        draw.press("ArrowRight")
+    draw.tap(position={"x": draw.evaluate("slider => slider.clientWidth") - 8, "y": 12})
+    expect(64, 7)
+    solution.press("End")
+    assert figure.locator("[data-reading]").inner_text().startswith("Solution 3, 64 completions")
+    page.close()
+
+
+def test_the_compute_sliders_show_what_python_computed(browser: Browser, site: Path) -> None:
+    page = browser.new_page()
+    page.goto((site / "notebooks" / "08_baselines.html").as_uri())
+    figure = page.locator("#compute-explorer")
+    sliders = figure.locator("input").all()
+
+    def expect() -> None:
+        steps, k, tokens = map(int, figure.locator("label span").all_inner_texts())
+        ce, dear = costs_of_even_steps(steps, k, tokens, prompt=100)
+        reading = figure.locator("[data-reading]").inner_text()
+        assert f"spends {dear.flops(1) / ce.flops(1):.2f} times the FLOPs of CE" in reading
+        assert reading.endswith(f"Published: {COMPUTE_RATIOS['Math-Shepherd / CE'][0]}.")
+        bars = figure.locator("[data-drawing] rect").evaluate_all(
+            "bars => bars.map(bar => bar.width.baseVal.value)"
+        )
+        parts = [cost.flops_by_use(1)[use] for cost in (ce, dear)
+                 for use in ("training", "reading", "writing")]  # fmt: skip
+        assert bars == pytest.approx([330 * part / dear.flops(1) for part in parts], abs=0.06)
+
+    for slider in sliders:
+        slider.press("Home")
+    expect()
+    for slider in sliders:
+        for _ in range(int(str(slider.get_attribute("max")))):
+            slider.press("ArrowRight")
+            expect()
+    slider = sliders[0]
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert 2 <= int(slider.input_value()) <= 5
+    expect()
     page.close()
 
 

@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from implicitprm import ImplicitPRM, ImplicitPRMConfig
-from implicitprm.arithmetic import ARITHMETIC_FORMAT, checkpoint_path, load_rollouts
+from implicitprm.arithmetic import ARITHMETIC_FORMAT, checkpoint_path, load_rollouts, values
 from implicitprm.arithmetic.values import (
     VALUE_SETS,
     chosen_rows,
@@ -43,6 +43,7 @@ from implicitprm.comparisons.compute import (
     autopsv_cost,
     autopsv_ratio,
     completion_factor,
+    costs_of_even_steps,
     implicit_cost,
     math_shepherd_cost,
     math_shepherd_ratio,
@@ -212,9 +213,9 @@ def test_no_completions_are_an_error() -> None:
 @pytest.mark.parametrize("name", list(VALUE_SETS))
 def test_shipped_values_belong_to_the_shipped_rollouts(name: str) -> None:
     chosen = VALUE_SETS[name]
-    rows, values = load_rollouts(chosen.world, chosen.split), load_values(name)
-    assert values["row"] == chosen_rows(rows, chosen.problems, chosen.rows)
-    for value in values:
+    rows, shipped = load_rollouts(chosen.world, chosen.split), load_values(name)
+    assert shipped["row"] == chosen_rows(rows, chosen.problems, chosen.rows)
+    for value in shipped:
         row = rows[value["row"]]
         right = outcomes(value["right"], chosen.completions)
         assert right.shape == (len(row["steps"]), chosen.completions)
@@ -247,6 +248,21 @@ def test_shipped_values_can_be_drawn_again() -> None:
     assert abs(np.mean(differences)) < 0.03
     assert np.abs(differences).max() < 5 * np.sqrt(2 * 0.25 / 64)
     assert np.mean(lengths) == pytest.approx(1, abs=0.03)
+
+
+def test_shipped_outcomes_are_draws_from_the_exact_values() -> None:
+    rows, stored = load_rollouts("reasoner", "test"), load_values("reasoner-test").select(range(6))
+    model = LlamaForCausalLM.from_pretrained(checkpoint_path()).eval()
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint_path())
+    found = []
+    for value in stored:
+        row, right = rows[value["row"]], outcomes(value["right"], 64)
+        for end in range(1, len(row["steps"])):
+            q = values.exact_value(model, tokenizer, row["prompt"], row["steps"][:end])
+            error = 4 * np.sqrt(q * (1 - q) / 64) + 1e-9
+            assert abs(right[end - 1].mean() - q) < error, (row["prompt"], row["steps"][:end])
+            found.append(q)
+    assert any(0.1 < q < 0.9 for q in found)
 
 
 def test_outcomes_are_bits_lowest_first() -> None:
@@ -324,6 +340,23 @@ def test_the_papers_ratios() -> None:
     assert pair_ratio(8, 0.13) == pytest.approx(1.82)
     with pytest.raises(ValueError, match="cannot be"):
         pair_ratio(2, 0.3)
+
+
+def test_flops_by_use_are_all_the_flops() -> None:
+    cost = Cost(generated=3, read=5, trained=7)
+    assert cost.flops_by_use(10) == {"writing": 60, "reading": 100, "training": 420}
+    assert cost.flops(10) == 580
+
+
+def test_costs_of_even_steps_by_hand() -> None:
+    """Three steps of four tokens after a prompt of five, two completions of the first two."""
+    ce, dear = costs_of_even_steps(steps=3, completions=2, tokens=12, prompt=5)
+    assert ce == implicit_cost(17, 17)
+    assert dear == Cost(generated=2 * (8 + 4), read=(5 + 4) + (5 + 8), trained=17)
+    assert costs_of_even_steps(1, 2, 12, 5)[1] == Cost(trained=17)
+    for steps, k in ((0, 1), (1, -1)):
+        with pytest.raises(ValueError, match="cannot be"):
+            costs_of_even_steps(steps, k, 12, 5)
 
 
 def test_pair_ratio_against_enumeration() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from html import unescape
+from itertools import product
 from typing import Any
 
 import nbformat
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 from book_build import ROOT
 
+from implicitprm.comparisons.compute import costs_of_even_steps
+from implicitprm.comparisons.math_shepherd import hard_labels, soft_labels
 from implicitprm.evaluation import best_of_n_accuracy, vote_accuracy
 from implicitprm.interactive import (
     _CSS,
@@ -22,8 +25,11 @@ from implicitprm.interactive import (
     Control,
     Frame,
     Interactive,
+    SampledSteps,
     best_of_n_explorer,
     beta_explorer,
+    compute_explorer,
+    monte_carlo_explorer,
     step_reward_explorer,
 )
 from implicitprm.qvalues import soft_implicit_hard
@@ -113,7 +119,13 @@ def test_the_chapters_hold_style_and_script_as_they_are_now() -> None:
                     names.append(name)
                     assert _SCRIPT % name in html, path
                     assert _CSS in html, path
-    assert {"beta-explorer", "step-reward-explorer", "best-of-n-explorer"} <= set(names)
+    assert set(names) == {
+        "beta-explorer",
+        "step-reward-explorer",
+        "best-of-n-explorer",
+        "monte-carlo-explorer",
+        "compute-explorer",
+    }
     assert len(names) == len(set(names))
 
 
@@ -350,3 +362,145 @@ def test_a_candidate_without_rewards_is_never_the_best_and_has_a_vote() -> None:
     majority = figure.frame(0, 1, CHOSEN_BY.index("majority vote"), 0)
     assert majority.reading.startswith("Chosen: 8, wrong, with 2.0 of 3.0 votes.")
     assert "without rewards" in majority.drawing
+
+
+# ---- Monte Carlo labels ---------------------------------------------------------------------
+
+KS = (1, 2, 4, 8)
+
+
+def sampled(values: list[float], free: list[bool], seed: int) -> SampledSteps:
+    rng = np.random.default_rng(seed)
+    right = rng.random((3, len(values), 8)) < np.array(values)[:, None]
+    steps = [f"{step}+1={step + 1}" for step in range(len(values))]
+    return SampledSteps(steps, np.array(values), np.array(free), right)
+
+
+SAMPLED = [
+    sampled([0.25, 0.5, 1.0], [True, True, True], 0),
+    sampled([0.5, 0.3, 0.0, 0.0], [True, False, False, False], 1),
+]
+
+
+def of_all_outcomes(of: SampledSteps, k: int) -> tuple[float, float]:
+    """Mean error of the soft labels and number of wrong hard ones, by listing every outcome."""
+    error = wrong = 0.0
+    for value, free in zip(of.values, of.free, strict=True):
+        for outcome in product((0, 1), repeat=k):
+            chance = np.prod([value if right else 1 - value for right in outcome])
+            error += chance * abs(np.mean(outcome) - value) / len(of.values)
+            wrong += chance * (bool(max(outcome)) != free)
+    return error, wrong
+
+
+@pytest.mark.parametrize("of", SAMPLED)
+@pytest.mark.parametrize("k", [1, 2, 3, 8])
+def test_expected_errors_are_those_of_all_outcomes(of: SampledSteps, k: int) -> None:
+    error, wrong = of_all_outcomes(of, k)
+    assert of.expected_error(k) == pytest.approx(error)
+    assert of.expected_wrong(k) == pytest.approx(wrong)
+
+
+def test_every_frame_of_the_monte_carlo_explorer_shows_its_labels() -> None:
+    figure = monte_carlo_explorer(SAMPLED, KS, "alt")
+    for (n, of), (at, k), draw in product(enumerate(SAMPLED), enumerate(KS), range(3)):
+        frame = figure.frame(n, at, draw)
+        drawn = of.right[draw, :, :k]
+        soft, hard = soft_labels(drawn), hard_labels(drawn)
+        expected_error, expected_wrong = of_all_outcomes(of, k)
+        wrong = int((hard != of.free).sum())
+        assert frame.reading == (
+            f"Solution {n + 1}, {k} completion{'s' if k > 1 else ''} of each step: the soft labels "
+            f"are off by {np.abs(soft - of.values).mean():.3f} on average "
+            f"(over all draws {expected_error:.3f}); {wrong} of {len(hard)} hard labels "
+            f"{'is' if wrong == 1 else 'are'} wrong (over all draws {expected_wrong:.2f})."
+        )
+        # The axis of values runs from 112 to 300.
+        dots = [float(x) for x in re.findall(r"<circle cx='([\d.]+)'", frame.drawing)]
+        assert dots == pytest.approx((112 + 188 * soft).tolist(), abs=0.06)
+        ticks = [float(x) for x in re.findall(r"d='M([\d.]+) \d+v16'", frame.drawing)]
+        assert ticks == pytest.approx((112 + 188 * of.values).tolist(), abs=0.06)
+        words = re.findall(r"x='(350|420)'[^>]*>(right|wrong)<", frame.drawing)
+        by_column = {x: [word == "right" for at, word in words if at == x] for x in ("350", "420")}
+        assert by_column == {"350": hard.tolist(), "420": of.free.tolist()}
+        assert frame.drawing.count("class='wrong'") == wrong
+
+
+def test_the_grey_line_holds_nine_tenths_of_the_soft_labels() -> None:
+    drawing = monte_carlo_explorer(SAMPLED[:1], (8,), "alt").frame(0, 0, 0).drawing
+    ends = re.findall(r"class='dropped' d='M([\d.]+) \d+H([\d.]+)'", drawing)
+    rng = np.random.default_rng(0)
+    for (low, high), value in zip(ends, SAMPLED[0].values, strict=True):
+        places = 112 + 188 * rng.binomial(8, value, 20_000) / 8
+        inside = (places >= float(low) - 0.06) & (places <= float(high) + 0.06)
+        within = (places > float(low) + 0.06) & (places < float(high) - 0.06)
+        assert inside.mean() >= 0.89
+        assert within.mean() <= 0.91
+
+
+# ---- Compute --------------------------------------------------------------------------------
+
+STEPS, ROLLOUTS, LENGTHS = (2, 5, 10), (1, 8), (50, 400)
+
+
+PROMPT = 30
+
+
+def spent(steps: int, completions: int, tokens: int) -> tuple[dict[str, float], dict[str, float]]:
+    ce, dear = costs_of_even_steps(steps, completions, tokens, PROMPT)
+    return ce.flops_by_use(10**9), dear.flops_by_use(10**9)
+
+
+def counted(steps: int, completions: int, tokens: int) -> tuple[float, float, float]:
+    """FLOPs of CE, of Math-Shepherd, and of its completions, in 10⁹, counted step by step."""
+    dear = 6.0 * (PROMPT + tokens)
+    written = 0.0
+    for step in range(1, steps):
+        prefix = tokens / steps * step
+        dear += 2 * (PROMPT + prefix)
+        written += 2 * completions * (tokens - prefix)
+    return 8.0 * (PROMPT + tokens), dear + written, written
+
+
+def ratio_place(ratio: float, steps: int) -> list[float]:
+    """Across from 52 to 330 by steps, up from 190 for 0.5 to 40 for 500 on a log axis."""
+    return [52 + 278 * (steps - 2) / 8, 190 - 150 * np.log(ratio / 0.5) / np.log(1000)]
+
+
+def test_every_frame_of_the_compute_explorer_shows_the_ratio_of_the_costs() -> None:
+    figure = compute_explorer(spent, STEPS, ROLLOUTS, LENGTHS, 38.8, "alt")
+    assert [control.values for control in figure.controls] == [
+        [str(value) for value in values] for values in (STEPS, ROLLOUTS, LENGTHS)
+    ]
+    for (i, steps), (j, k), (at, tokens) in product(*map(enumerate, (STEPS, ROLLOUTS, LENGTHS))):
+        frame = figure.frame(i, j, at)
+        ce, dear, written = counted(steps, k, tokens)
+        ratio, written = dear / ce, written / dear
+        assert frame.reading == (
+            f"{steps} steps, {k} completion{'s' if k > 1 else ''} of each, {tokens} tokens: "
+            f"Math-Shepherd spends {ratio:.2f} times the FLOPs of CE, {written:.0%} of them on "
+            "completions. Published: 38.8."
+        )
+        assert f">{ratio:.2f}</text>" in frame.drawing
+        (place,) = re.findall(r"<circle cx='([\d.]+)' cy='([\d.]+)'", frame.drawing)
+        assert [float(at) for at in place] == pytest.approx(ratio_place(ratio, steps), abs=0.06)
+        (curve,) = re.findall(r"<polyline points='([^']*)'", frame.drawing)
+        expected = [counted(other, k, tokens) for other in STEPS]
+        points = [ratio_place(d / c, at) for (c, d, _), at in zip(expected, STEPS, strict=True)]
+        found = [[float(at) for at in point.split(",")] for point in curve.split()]
+        assert np.array(found) == pytest.approx(np.array(points), abs=0.06)
+        widths = [float(w) for w in re.findall(r" width='([\d.]+)'", frame.drawing.split("<g ")[1])]
+        assert sum(widths[:3]) == pytest.approx(330 / ratio, abs=0.2)  # CE's bar
+        assert sum(widths[3:]) == pytest.approx(330, abs=0.2)
+        assert widths[5] / 330 == pytest.approx(written, abs=0.001)
+        in_words = {50: "6.4·10¹¹", 400: "3.4·10¹²"}[tokens]  # 8 FLOPs a token and parameter
+        assert f">{in_words}<" in frame.drawing
+
+
+def test_the_published_ratio_is_marked_as_published() -> None:
+    figure = compute_explorer(spent, STEPS, ROLLOUTS, LENGTHS, 38.8, "alt")
+    assert ">published: 38.8</text>" in figure.background
+    line = re.findall(r"<polyline points='([\d.]+),([\d.]+) ([\d.]+),([\d.]+)'[^>]*8 4",
+                      figure.background)  # fmt: skip
+    ends = [*ratio_place(38.8, 2), *ratio_place(38.8, 10)]
+    assert [float(at) for at in line[0]] == pytest.approx(ends, abs=0.06)

@@ -66,6 +66,7 @@ BESIDE = (
     "classroom",
     "comparisons",
     "experiments",
+    "live",
     "published",
     "reinforce",
     "smollm2",

@@ -19,12 +19,23 @@ import torch
 import typer
 from datasets import Dataset
 from pyarrow import parquet
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from implicitprm.arithmetic.collect import MIN_P, load_rollouts
-from implicitprm.arithmetic.problems import ARITHMETIC_FORMAT, Problem, check_solution
+from implicitprm.arithmetic.problems import (
+    ARITHMETIC_FORMAT,
+    SEPARATOR,
+    Problem,
+    check_solution,
+)
 from implicitprm.arithmetic.reasoner import checkpoint_path
 from implicitprm.comparisons.math_shepherd import complete_prefixes
+from implicitprm.qvalues import completions, language_of, with_min_p
 from implicitprm.steps import Prompt, Solution
 
 #: What follows a first step is 45 tokens at most where the problem is followed.
@@ -82,6 +93,27 @@ def outcomes(right: Sequence[int], completions: int) -> npt.NDArray[np.bool_]:
 def grade(prompt: Prompt, steps: Sequence[str], finished: bool) -> bool:
     """Whether a solution ends in the right answer."""
     return check_solution(Problem.parse(str(prompt)), steps, finished).correct
+
+
+def exact_value(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, steps: Sequence[str]
+) -> float:
+    """P(right | these steps) under SAMPLING, by enumeration: what the shipped outcomes estimate.
+
+    ``steps`` is not empty and does not end in the answer. Min-p leaves a handful of completions in
+    this world; each of their prefixes costs one forward pass.
+    """
+    ids = tokenizer(prompt + "".join(f"{step}{SEPARATOR}" for step in steps)).input_ids
+    end = tokenizer.eos_token_id
+    everything = language_of(model, ids, end, SAMPLING.max_new_tokens)
+    found, logps = completions(with_min_p(everything, SAMPLING.min_p), ())
+    right = 0.0
+    for tokens, logp in zip(found, logps, strict=True):
+        finished = tokens[-1] == end
+        text = str(tokenizer.decode(list(tokens[:-1] if finished else tokens)))
+        following = ARITHMETIC_FORMAT.split(text) if text else []
+        right += float(np.exp(logp)) * grade(prompt, [*steps, *following], finished)
+    return right
 
 
 def chosen_rows(rollouts: Dataset, problems: int | None, rows: int | None) -> list[int]:

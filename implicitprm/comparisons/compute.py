@@ -34,8 +34,15 @@ class Cost:
 
     def flops(self, parameters: int) -> float:
         """FLOPs with a model of so many parameters."""
-        forward = FORWARD_FLOPS * (self.generated + self.read)
-        return parameters * (forward + TRAINING_FLOPS * self.trained)
+        return sum(self.flops_by_use(parameters).values())
+
+    def flops_by_use(self, parameters: int) -> dict[str, float]:
+        """The same, by what they are spent on."""
+        return {
+            "writing": parameters * FORWARD_FLOPS * self.generated,
+            "reading": parameters * FORWARD_FLOPS * self.read,
+            "training": parameters * TRAINING_FLOPS * self.trained,
+        }
 
 
 def implicit_cost(read: float, trained: float) -> Cost:
@@ -51,6 +58,26 @@ def math_shepherd_cost(generated: float, read: float, trained: float) -> Cost:
 def autopsv_cost(read: float, trained: float) -> Cost:
     """A verifier is trained and reads every response once; then the PRM is trained."""
     return Cost(read=read, trained=2 * trained)
+
+
+def costs_of_even_steps(
+    steps: int, completions: int, tokens: int, prompt: int
+) -> tuple[Cost, Cost]:
+    """CE's and Math-Shepherd's cost of one solution whose ``steps`` are equally long, one epoch.
+
+    The solution has ``tokens`` tokens after a prompt of ``prompt``. Every step but the last, whose
+    label is the outcome, is completed ``completions`` times, with what the solution itself has
+    left; each such prefix is read once.
+    """
+    if steps < 1 or completions < 0:
+        raise ValueError(f"{steps} steps and {completions} completions cannot be")
+    whole = prompt + tokens
+    written = [tokens * step / steps for step in range(1, steps)]
+    return implicit_cost(whole, whole), math_shepherd_cost(
+        generated=completions * sum(tokens - before for before in written),
+        read=sum(prompt + before for before in written),
+        trained=whole,
+    )
 
 
 def completion_factor(ratio: float) -> float:
