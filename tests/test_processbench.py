@@ -13,6 +13,7 @@ from test_wordproblems import tiny_model
 
 from implicitprm.data import read_rows
 from implicitprm.experiments import processbench, real_solutions, smollm2
+from implicitprm.experiments.store import load_result
 
 COLUMNS = ("step_rewards", "q_values", "policy_step_logps", "ref_step_logps")
 
@@ -172,3 +173,12 @@ def test_every_problem_of_gsm8k_is_found_among_the_solutions(data_dir: Path) -> 
     gsm8k = str(data_dir / "processbench_gsm8k.json")
     questions = set(read_rows(solutions)["question"])
     assert set(read_rows(gsm8k)["problem"]) <= questions
+    stored = load_result("processbench")
+    assert stored["config"]["problems"] == processbench.PROBLEMS
+    for cell in stored["cells"][: len(processbench.PROBLEMS)]:
+        split = cell["split"]
+        source = str(data_dir / f"processbench_{split}.json")
+        labels = processbench.problems_of(source, split, solutions)["first_error"]
+        assert (len(labels), sum(label >= 0 for label in labels)) == (
+            cell["problems"], cell["with error"],
+        )  # fmt: skip

@@ -80,7 +80,7 @@ TEACHING = ("figures", "interactive")
 #: several processes write and a killed run resumes, and the tables of carried thresholds and of
 #: one of N candidates; 300 for presets and the memory that they need; and 35 for training on the
 #: logits of response tokens alone.
-CORE_LINES = 3285
+CORE_LINES = 3291
 #: Public names that wait for their chapter: what the next chapters are announced to need.
 WAITING: set[str] = set()
 

@@ -560,6 +560,15 @@ def real_choices() -> list[Effect]:
     ]
 
 
+def real_first_errors(rival: str) -> list[Effect]:
+    """First-error F1 of the step reward minus that of a rival, on ProcessBench, in points."""
+    summary = pick("processbench", part="summary")
+    return [
+        Effect(table, as_triple(summary[table][rival]["F1 of step reward minus this one's"]))
+        for table in ("gsm8k, threshold of the other half", "math, threshold of gsm8k")
+    ]
+
+
 def second_world() -> dict[str, dict[str, Any]]:
     return {
         name: pick("second_world", part="summary", objective=name) for name in ("ce", "dpo", "kto")
@@ -1145,6 +1154,20 @@ CLAIMS: tuple[Claim, ...] = (
         "13",
         ("real_solutions",),
         real_choices,
+    ),
+    Claim(
+        "Step rewards of an outcome-trained model find the first error better than chance",
+        "arXiv 2501.07301",
+        "14",
+        ("processbench",),
+        lambda: real_first_errors("chance"),
+    ),
+    Claim(
+        "Step rewards find the first error better than log π_ref of the step does",
+        "§3",
+        "14",
+        ("processbench",),
+        lambda: real_first_errors("log π_ref of the step"),
     ),
     Claim(
         "Best-of-N on MATH-500 with 8B models, to the figures of Table 1",
