@@ -47,7 +47,7 @@ def test_the_toc_lists_chapters_sheets_and_the_teachers_pages_in_their_order() -
     pages = [f"notebooks/{path.stem}" for path in CHAPTERS]
     pages += ["book/exercises", *(f"notebooks/exercises/{path.stem}" for path in sheets)]
     pages += ["book/teaching/guide", "book/teaching/class_00"]
-    pages += ["book/notation", "book/references", "book/provenance"]
+    pages += ["book/notation", "book/glossary", "book/references", "book/provenance"]
     assert disagreements(toc, pages) == []
 
 
