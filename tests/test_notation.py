@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import nbformat
 import pytest
 from book_build import ROOT
+from breakable_names import DOTTED_NAME, pieces
 
 PAGE = ROOT / "book" / "notation.md"
 
@@ -25,10 +26,12 @@ def rows() -> list[Row]:
     found = []
     for line in PAGE.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
-        if line.startswith("|") and len(cells) == 4 and cells[0] != "symbol":
-            chapter = re.fullmatch(r"\{doc\}`(\d\d) <\.\./notebooks/(\1_\w+)>`", cells[3])
+        if line.startswith("|") and len(cells) == 3 and cells[0] != "symbol":
+            chapter = re.fullmatch(r"\{doc\}`(\d\d) <\.\./notebooks/(\1_\w+)>`", cells[2])
             assert chapter is not None, line
-            found.append(Row(cells[0], re.findall(r"`([\w.]+)`", cells[2]), chapter[2]))
+            found.append(
+                Row(cells[0], re.findall(r"`([\w.]+)`", cells[1].split("<br>")[-1]), chapter[2])
+            )
     return found
 
 
@@ -76,6 +79,13 @@ def test_the_package_has_each_name_and_the_chapter_each_symbol(row: Row) -> None
         text = "\n".join(re.findall(r"\$\$.*?\$\$|\$[^$]+\$", text, flags=re.DOTALL))
     # A letter of a longer word, such as the T of \text, is not the symbol.
     assert re.search(rf"(?<![A-Za-z\\]){re.escape(symbol)}(?![A-Za-z])", text), row
+
+
+def test_a_dotted_name_may_break_behind_its_dots() -> None:
+    assert [node.astext() for node in pieces("a.b_1.c")] == ["a.", "<wbr>", "b_1.", "<wbr>", "c"]
+    long = ["comparisons.math_shepherd.complete_prefixes.n", "a.b.c"]
+    assert all(map(DOTTED_NAME.fullmatch, long))
+    assert not any(map(DOTTED_NAME.fullmatch, ["1.2.3", "references.bib", "a.b.c()", "x.1.y"]))
 
 
 @pytest.mark.parametrize(
