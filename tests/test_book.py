@@ -15,6 +15,7 @@ import nbformat
 import pytest
 import yaml
 from book_build import ROOT, build, build_repository
+from citations import PAPER
 
 CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
@@ -45,7 +46,8 @@ def test_the_toc_lists_chapters_sheets_and_the_teachers_pages_in_their_order() -
     sheets = sorted((ROOT / "notebooks" / "exercises").glob("*.ipynb"))
     pages = [f"notebooks/{path.stem}" for path in CHAPTERS]
     pages += ["book/exercises", *(f"notebooks/exercises/{path.stem}" for path in sheets)]
-    pages += ["book/teaching/guide", "book/teaching/class_00", "book/provenance"]
+    pages += ["book/teaching/guide", "book/teaching/class_00"]
+    pages += ["book/notation", "book/glossary", "book/references", "book/provenance"]
     assert disagreements(toc, pages) == []
 
 
@@ -116,6 +118,20 @@ def test_the_provenance_page_lists_every_result_and_every_run_time(pages: Path) 
     for name, seconds in times.items():
         assert f"{name} {seconds:.0f}" in text
     assert f"all {sum(times.values()):.0f}" in text
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_each_paper_that_a_chapter_names_is_a_link_to_its_entry(pages: Path, chapter: Path) -> None:
+    cells = nbformat.read(chapter, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    content = article(pages / "notebooks" / f"{chapter.stem}.html")
+    keys = re.findall(
+        r'class="reference internal" href="\.\./book/references\.html#(\w+)"', content
+    )
+    # Two matches where the text of a link is a number and its address has it too: one citation.
+    assert len(keys) == len(PAPER.findall(text))
+    entries = article(pages / "book" / "references.html")
+    assert all(f'<li id="{key}">' in entries for key in keys)
 
 
 def test_no_page_leaves_mathematics_or_markup_unrendered(pages: Path) -> None:

@@ -1,0 +1,133 @@
+"""A Sphinx extension: the first use of a term of the glossary on a page leads to its entry.
+
+The glossary is a page with the directive ``{glossary}``. Headings, code, formulas, links and the
+outputs of cells are left as they are, and so are terms that are also words of everyday language.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.builders import Builder
+from sphinx.environment import BuildEnvironment
+from sphinx.util.nodes import make_refnode
+
+#: Terms that a page may use without meaning the entry.
+EVERYDAY = frozenset({"advantage", "confidence", "credit", "slip", "step"})
+#: Text inside these is not linked.
+LEFT_ALONE = (
+    nodes.FixedTextElement,
+    nodes.caption,
+    nodes.literal,
+    nodes.math,
+    nodes.raw,
+    nodes.reference,
+    nodes.rubric,
+    nodes.term,
+    nodes.thead,
+    nodes.title,
+    addnodes.desc_signature,
+)
+CHAPTER = re.compile(r" Chapter \d\d\.$")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry of the glossary: its place, the names that lead there, and what it says."""
+
+    docname: str
+    anchor: str
+    names: tuple[str, ...]
+    text: str
+
+
+@cache
+def entries_of(env: BuildEnvironment) -> tuple[Entry, ...]:
+    terms = [of for of in env.get_domain("std").get_objects() if of[2] == "term"]
+    docnames = sorted({docname for _, _, _, docname, _, _ in terms})
+    return tuple(entry for docname in docnames for entry in _entries_on(env, docname))
+
+
+def _entries_on(env: BuildEnvironment, docname: str) -> Iterator[Entry]:
+    for glossary in env.get_doctree(docname).findall(addnodes.glossary):
+        for item in glossary.findall(nodes.definition_list_item):
+            terms = [child for child in item if isinstance(child, nodes.term)]
+            text = " ".join(item.children[-1].astext().split())
+            names = tuple(term.astext() for term in terms)
+            yield Entry(docname, terms[0]["ids"][0], names, CHAPTER.sub("", text))
+
+
+def pattern_of(names: dict[str, Entry]) -> re.Pattern[str]:
+    """Matches each name, in the plural too, as a whole word; of two the longer one."""
+    longest_first = sorted(names, key=len, reverse=True)
+    spellings = [f"[{n[0].upper()}{n[0]}]{re.escape(n[1:])}" for n in longest_first]
+    return re.compile(rf"(?<![\w-])({'|'.join(spellings)})(s?)(?![\w-])")
+
+
+def may_be_linked(text: nodes.Text) -> bool:
+    node: nodes.Node | None = text.parent
+    while node is not None:
+        if isinstance(node, LEFT_ALONE):
+            return False
+        if isinstance(node, nodes.container) and "cell_output" in node["classes"]:
+            return False
+        node = node.parent
+    return True
+
+
+class Linker:
+    """Links the terms on one page; each entry once."""
+
+    def __init__(self, builder: Builder, docname: str, entries: tuple[Entry, ...]):
+        self.builder, self.docname = builder, docname
+        self.names = {name: of for of in entries for name in of.names if name not in EVERYDAY}
+        self.linked: set[Entry] = set()
+
+    def link(self, doctree: nodes.document) -> None:
+        pattern = pattern_of(self.names)
+        for text in list(doctree.findall(nodes.Text)):
+            if pattern.search(text) and may_be_linked(text):
+                text.parent.replace(text, list(self.parts(text, pattern)))
+
+    def parts(self, text: str, pattern: re.Pattern[str]) -> Iterator[nodes.Node]:
+        end = 0
+        for match in pattern.finditer(text):
+            entry = self.entry_of(match[1])
+            if entry in self.linked:
+                continue
+            self.linked.add(entry)
+            yield nodes.Text(text[end : match.start()])
+            link = make_refnode(
+                self.builder,
+                self.docname,
+                entry.docname,
+                entry.anchor,
+                nodes.Text(match[0]),
+                entry.text,
+            )
+            link["classes"].append("glossary-term")
+            yield link
+            end = match.end()
+        yield nodes.Text(text[end:])
+
+    def entry_of(self, name: str) -> Entry:
+        """The entry of a name that may stand at the beginning of a sentence."""
+        return self.names.get(name) or self.names[name[0].lower() + name[1:]]
+
+
+def link_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    entries = entries_of(app.env)
+    if entries and docname not in {entry.docname for entry in entries}:
+        Linker(app.builder, docname, entries).link(doctree)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("doctree-resolved", link_terms)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
