@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import json
 import re
@@ -15,8 +16,27 @@ import nbformat
 import pytest
 import yaml
 from book_build import ROOT, build, build_repository
+from test_api import COMMANDS, public_modules
+from test_repository import public_names
 
 CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+#: The package's pages, in the order of its core and then of what stands beside it.
+API_PAGES = (
+    "index",
+    "rewards",
+    "q_values",
+    "training",
+    "data",
+    "selection",
+    "figures",
+    "inference",
+    "comparisons",
+    "reinforcement",
+    "arithmetic",
+    "stackmachine",
+    "wordproblems",
+    "command_line",
+)
 
 
 def listed_files(toc: Mapping[str, Any]) -> list[str]:
@@ -45,7 +65,9 @@ def test_the_toc_lists_chapters_sheets_and_the_teachers_pages_in_their_order() -
     sheets = sorted((ROOT / "notebooks" / "exercises").glob("*.ipynb"))
     pages = [f"notebooks/{path.stem}" for path in CHAPTERS]
     pages += ["book/exercises", *(f"notebooks/exercises/{path.stem}" for path in sheets)]
-    pages += ["book/teaching/guide", "book/teaching/class_00", "book/provenance"]
+    pages += ["book/teaching/guide", "book/teaching/class_00"]
+    pages += [f"book/api/{name}" for name in API_PAGES]
+    pages += ["book/provenance"]
     assert disagreements(toc, pages) == []
 
 
@@ -139,6 +161,33 @@ def test_a_warning_fails_the_build(tmp_path: Path, broken: bool) -> None:
     output = result.stdout + result.stderr
     assert (result.returncode != 0) == broken, output
     assert ("missing.md" in output) == broken
+
+
+# ---- The package's pages --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", public_modules(ROOT / "implicitprm"))
+def test_every_public_name_has_its_place_and_private_ones_have_none(
+    pages: Path, module: str
+) -> None:
+    path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    definitions = public_names(ast.parse(path.read_text(encoding="utf-8")))
+    # Of constants those that a comment explains.
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    expected = {f"{module}.{n}" for n, node in definitions.items() if isinstance(node, kinds)}
+    found = (pages / "book" / "api").glob("*.html")
+    if module == COMMANDS:
+        expected = {f"implicitprm-{name}" for name in ("train", "score", "evaluate", "rollouts")}
+        found = (pages / "book" / "api").glob("command_line.html")
+    ids = [name for page in found for name in re.findall(r'\bid="([\w.-]+)"', article(page))]
+    assert {name: ids.count(name) for name in expected} == dict.fromkeys(expected, 1)
+    assert not [name for name in ids if re.search(r"\._[a-z]", name)]
+
+
+def test_a_modules_text_links_the_chapter_that_uses_it_first(pages: Path) -> None:
+    content = article(pages / "book" / "api" / "q_values.html")
+    link = r'First used in chapter <a [^>]*href="\.\./\.\./notebooks/02_q_values\.html"'
+    assert re.search(link, content)
 
 
 # ---- Offline --------------------------------------------------------------------------------
