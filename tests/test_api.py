@@ -1,4 +1,4 @@
-"""The book's own extensions: the package's pages."""
+"""The book's own extensions: the package's pages, and links to them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 from book_build import ROOT
+from docutils import nodes
+from docutils.utils import new_document
 
 #: Packages without a page; book/api/index.md says why.
 WITHOUT_PAGE = ("classroom", "experiments")
@@ -102,3 +105,69 @@ def test_numpys_types_are_named_as_they_are_written() -> None:
         "(~numpy.typing.ArrayLike, ~numpy.typing.NDArray[~numpy.float64], "
         "~numpy.typing.ArrayLike | None)"
     )
+
+
+# ---- Links from the text --------------------------------------------------------------------
+
+OBJECTS = {
+    "implicitprm.rewards.step_rewards": "function",
+    "implicitprm.rewards.ImplicitPRM": "class",
+    "implicitprm.rewards.ImplicitPRM.score": "method",
+    "implicitprm.rewards": "module",
+    "implicitprm.steps.encode": "function",
+    "implicitprm.chess.sample_problem": "function",
+    "implicitprm.words.sample_problem": "function",
+    "implicitprm.words.LIMIT": "data",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "full"),
+    [
+        ("step_rewards", "implicitprm.rewards.step_rewards"),
+        ("rewards.step_rewards", "implicitprm.rewards.step_rewards"),
+        ("step_rewards(r, ends)", "implicitprm.rewards.step_rewards"),
+        ("ImplicitPRM", "implicitprm.rewards.ImplicitPRM"),
+        ("ImplicitPRM.score", "implicitprm.rewards.ImplicitPRM.score"),
+        ("implicitprm.rewards", "implicitprm.rewards"),
+        ("encode()", "implicitprm.steps.encode"),
+        # Two worlds have one of that name, and the page imports from one of them.
+        ("sample_problem", "implicitprm.words.sample_problem"),
+        ("encode", None),
+        ("score", None),
+        ("rewards", None),
+        ("LIMIT", None),
+        ("step_rewards.py", None),
+        ("7+5", None),
+    ],
+)
+def test_a_name_is_linked_where_it_means_one_object(text: str, full: str | None) -> None:
+    links = extension("function_links")
+    code = [
+        "import torch\nfrom implicitprm.words import (\n    LIMIT as L,\n    sample_problem,\n)"
+    ]
+    imported = links.imported_names(code)
+    assert imported == {"LIMIT": "implicitprm.words", "sample_problem": "implicitprm.words"}
+    assert links.meant(text, links.short_names(OBJECTS), imported) == full
+
+
+def test_without_an_import_an_ambiguous_name_is_not_linked_and_a_plain_word_is_with_one() -> None:
+    links = extension("function_links")
+    names = links.short_names(OBJECTS)
+    assert links.meant("sample_problem", names, {}) is None
+    imported = links.imported_names(["from implicitprm.steps import Solution, encode"])
+    assert links.meant("encode", names, imported) == "implicitprm.steps.encode"
+
+
+def test_a_name_is_prose_outside_headings_links_and_outputs() -> None:
+    links = extension("function_links")
+    for around, prose in (
+        (nodes.paragraph(), True),
+        (nodes.title(), False),
+        (nodes.reference(), False),
+        (nodes.container(classes=["cell_output"]), False),
+    ):
+        name = nodes.literal("", "step_rewards")
+        around += name
+        new_document("").append(around)
+        assert links.is_prose(name) == prose

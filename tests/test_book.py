@@ -163,7 +163,7 @@ def test_a_warning_fails_the_build(tmp_path: Path, broken: bool) -> None:
     assert ("missing.md" in output) == broken
 
 
-# ---- The package's pages --------------------------------------------------------------------
+# ---- The package's pages, and links to them --------------------------------------------------
 
 
 @pytest.mark.parametrize("module", public_modules(ROOT / "implicitprm"))
@@ -182,6 +182,16 @@ def test_every_public_name_has_its_place_and_private_ones_have_none(
     ids = [name for page in found for name in re.findall(r'\bid="([\w.-]+)"', article(page))]
     assert {name: ids.count(name) for name in expected} == dict.fromkeys(expected, 1)
     assert not [name for name in ids if re.search(r"\._[a-z]", name)]
+
+
+def test_a_chapter_links_the_first_use_of_a_function(pages: Path) -> None:
+    page = pages / "notebooks" / "11_where_is_the_error.html"
+    content = article(page)
+    found = re.findall(r'href="\.\./book/api/\w+\.html#(\S+?)"', content)
+    assert "implicitprm.rewards.step_rewards" in found
+    assert len(found) == len(set(found))
+    for heading in re.findall(r"<h\d.*?</h\d>", content, flags=re.DOTALL):
+        assert "book/api/" not in heading
 
 
 def test_a_modules_text_links_the_chapter_that_uses_it_first(pages: Path) -> None:
