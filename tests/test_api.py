@@ -1,4 +1,4 @@
-"""The book's own extensions: the package's pages, and links to them."""
+"""The book's own extensions: the package's pages, links to them, propositions and exercises."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import importlib.util
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from book_build import ROOT
 from docutils import nodes
 from docutils.utils import new_document
+from sphinx import addnodes
 
 #: Packages without a page; book/api/index.md says why.
 WITHOUT_PAGE = ("classroom", "experiments")
@@ -171,3 +172,104 @@ def test_a_name_is_prose_outside_headings_links_and_outputs() -> None:
         around += name
         new_document("").append(around)
         assert links.is_prose(name) == prose
+
+
+# ---- Propositions and exercises -------------------------------------------------------------
+
+
+def paragraph(*parts: nodes.Node | str) -> nodes.paragraph:
+    # As MyST parses emphasis at a start: after a text without characters.
+    return nodes.paragraph("", "", *(nodes.Text(p) if isinstance(p, str) else p for p in parts))
+
+
+def bold(text: str) -> nodes.strong:
+    return nodes.strong("", text)
+
+
+def document(*content: nodes.Node, title: str = "The claim") -> nodes.document:
+    made = new_document("")
+    made.settings.env = SimpleNamespace(docname="notebooks/02_q_values")
+    made += nodes.section("", nodes.title("", title), *content, ids=["section"])
+    return made
+
+
+def stated() -> nodes.document:
+    return document(
+        paragraph("As Proposition 3.1 says"),
+        paragraph("", bold("Proposition 3.1"), " (arXiv 2412.01981). It is a mean:"),
+        nodes.math_block("", "q = m"),
+        paragraph("", bold("Proof"), ", backwards."),
+        nodes.math_block("", "a = b"),
+        paragraph("So it is. ∎"),
+        paragraph("Training was not used."),
+    )
+
+
+def test_a_proposition_and_its_proof_are_put_into_boxes() -> None:
+    statements = extension("statements")
+    made = stated()
+    statements.Statements(made).apply()
+    statement, proof = made.findall(nodes.admonition)
+    assert statement["ids"] == ["proposition-3-1"]
+    assert [node.astext() for node in statement] == [
+        "Proposition 3.1 (arXiv 2412.01981)",
+        "It is a mean:",
+        "q = m",
+    ]
+    assert proof["ids"] == ["proof-of-proposition-3-1"]
+    assert proof[0].astext() == "Proof, backwards."
+    assert proof[-1].astext() == "So it is. ∎"
+    assert made[0][-1].astext() == "Training was not used."
+    known = made.settings.env.proof_list["proposition-3-1"]
+    assert known["docname"] == "notebooks/02_q_values"
+
+
+def test_a_mention_becomes_a_reference_and_the_statement_itself_none() -> None:
+    statements = extension("statements")
+    made = stated()
+    statements.Statements(made).apply()
+    statements.Mentions(made).run()
+    (reference,) = made.findall(addnodes.pending_xref)
+    assert (reference["refdomain"], reference["reftarget"]) == ("prf", "proposition-3-1")
+    assert reference.parent.astext() == "As Proposition 3.1 says"
+
+
+def test_a_proof_without_an_end_is_a_warning() -> None:
+    statements = extension("statements")
+    made = document(
+        paragraph("", bold("Proposition 3.2"), ": so."), paragraph("", bold("Proof."), " And so.")
+    )
+    messages: list[str] = []
+    statements.logger.warning = lambda text, *parts, **_: messages.append(text % parts)
+    statements.Statements(made).apply()
+    assert messages == ["the proof of proposition-3-2 has no ∎"]
+
+
+def test_an_exercise_and_its_solution_are_put_into_boxes() -> None:
+    statements = extension("statements")
+    cells = [nodes.container("", nodes.literal_block("", t), classes=["cell"]) for t in "ab"]
+    wrong = paragraph("What the check says:")
+    made = document(
+        paragraph(nodes.emphasis("", "About ten minutes, easy."), " Write the loss."),
+        paragraph("Return it."),
+        cells[0],
+        wrong,
+        cells[1],
+        title="Exercise: the loss",
+    )
+    statements.Exercises(made).apply()
+    heading, task, solution, *rest = made[0]
+    assert heading.astext() == "Exercise: the loss"
+    assert (task["ids"], solution["ids"]) == (["exercise-02"], ["solution-exercise-02"])
+    assert [node.astext() for node in task[0]] == ["Exercise", "about ten minutes, easy"]
+    assert [node.astext() for node in task[1:]] == ["Write the loss.", "Return it."]
+    assert solution[1:] == cells[:1]
+    assert rest == [wrong, cells[1]]
+
+
+def test_a_section_that_is_no_exercise_stays_as_it_is() -> None:
+    statements = extension("statements")
+    made = document(paragraph("Text."), title="Exercises of this book")
+    before = made.pformat()
+    statements.Exercises(made).apply()
+    assert made.pformat() == before

@@ -200,6 +200,34 @@ def test_a_modules_text_links_the_chapter_that_uses_it_first(pages: Path) -> Non
     assert re.search(link, content)
 
 
+def test_propositions_are_stated_once_and_linked_from_other_pages(pages: Path) -> None:
+    for label, chapter, mentioning in (
+        (
+            "proposition-3-1",
+            "02_q_values",
+            {"00_start_here", "03_soft_hard_implicit", "11_where_is_the_error"},
+        ),
+        ("proposition-3-2", "03_soft_hard_implicit", {"08_baselines"}),
+    ):
+        texts = {path: article(path) for path in (pages / "notebooks").glob("*.html")}
+        (home,) = (path for path, text in texts.items() if f'id="{label}"' in text)
+        assert home.stem == chapter
+        assert f'id="proof-of-{label}"' in texts[home]
+        linking = {path.stem for path, text in texts.items() if f'.html#{label}"' in text}
+        assert linking == mentioning
+        assert f'.html#{label}"' in article(pages / "book" / "api" / "q_values.html")
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_an_exercise_has_its_task_and_a_solution_that_opens(pages: Path, chapter: Path) -> None:
+    content = article(pages / "notebooks" / f"{chapter.stem}.html")
+    has_exercise = bool(re.search(r"<h2>Exercise: ", content))
+    label = f"exercise-{chapter.stem[:2]}"
+    assert content.count(f'<div class="exercise admonition" id="{label}"') == has_exercise
+    solution = f'<div class="solution dropdown admonition" id="solution-{label}"'
+    assert content.count(solution) == has_exercise
+
+
 # ---- Offline --------------------------------------------------------------------------------
 
 #: What a browser fetches by itself, in contrast to the links that a reader follows.
