@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -101,11 +102,41 @@ def test_numpys_types_are_named_as_they_are_written() -> None:
     api = extension("api")
     types = (npt.ArrayLike, npt.NDArray[np.float64], npt.ArrayLike | None)
     written = ", ".join(stringify_annotation(kind, "smart") for kind in types)
-    short, _ = api.shorten_types(None, "", "", None, None, f"({written})", None)
+    short, _ = api.shorten_signature(None, "", "", None, None, f"({written})", None)
     assert short == (
         "(~numpy.typing.ArrayLike, ~numpy.typing.NDArray[~numpy.float64], "
         "~numpy.typing.ArrayLike | None)"
     )
+
+
+def test_a_command_shows_the_type_of_a_parameter_and_no_address() -> None:
+    written = "(names: ~types.Annotated[list[str] | None, <typer.ArgumentInfo at 0x7f>] = None)"
+    short, _ = extension("api").shorten_signature(None, "", "", None, None, written, None)
+    assert short == "(names: list[str] | None = None)"
+    # What is left in <> makes Sphinx show the text, in which a tilde shortens nothing.
+    written = "(ranges: ~collections.abc.Mapping[str, int] = <factory>)"
+    short, _ = extension("api").shorten_signature(None, "", "", None, None, written, None)
+    assert short == "(ranges: Mapping[str, int] = <factory>)"
+
+
+def test_a_class_shows_its_own_fields_and_not_those_of_another_package() -> None:
+    @dataclass
+    class Foreign:
+        epochs: int = 1
+
+    Foreign.__module__ = "transformers"
+
+    @dataclass
+    class Config(Foreign):
+        beta: float = 0.1
+
+    Config.__module__ = "implicitprm.training"
+    Heir = type("Heir", (Config,), {"__module__": "implicitprm.reinforce"})
+    api = extension("api")
+    assert api.own_parameters(Config) == "(beta: float = 0.1, **kwargs)"
+    assert api.own_parameters(Heir) == "(**kwargs)"
+    Foreign.__module__ = "implicitprm.training"
+    assert api.own_parameters(Foreign) is None
 
 
 # ---- Links from the text --------------------------------------------------------------------
@@ -167,6 +198,7 @@ def test_a_name_is_prose_outside_headings_links_and_outputs() -> None:
         (nodes.title(), False),
         (nodes.reference(), False),
         (nodes.container(classes=["cell_output"]), False),
+        (nodes.admonition(classes=["exercise"]), False),
     ):
         name = nodes.literal("", "step_rewards")
         around += name

@@ -185,13 +185,18 @@ def test_every_public_name_has_its_place_and_private_ones_have_none(
 
 
 def test_a_chapter_links_the_first_use_of_a_function(pages: Path) -> None:
-    page = pages / "notebooks" / "11_where_is_the_error.html"
-    content = article(page)
-    found = re.findall(r'href="\.\./book/api/\w+\.html#(\S+?)"', content)
-    assert "implicitprm.rewards.step_rewards" in found
-    assert len(found) == len(set(found))
-    for heading in re.findall(r"<h\d.*?</h\d>", content, flags=re.DOTALL):
-        assert "book/api/" not in heading
+    linked = {}
+    for chapter in CHAPTERS:
+        content = article(pages / "notebooks" / f"{chapter.stem}.html")
+        linked[chapter.stem] = re.findall(r'href="\.\./book/api/\w+\.html#(\S+?)"', content)
+        assert len(linked[chapter.stem]) == len(set(linked[chapter.stem]))
+        for heading in re.findall(r"<h\d.*?</h\d>", content, flags=re.DOTALL):
+            assert "book/api/" not in heading
+    assert "implicitprm.rewards.ImplicitPRM.score" in linked["01_reward_as_log_ratio"]
+    assert "implicitprm.qvalues.implicit_q" in linked["02_q_values"]
+    assert "implicitprm.steps.encode" in linked["04_outcome_data"]
+    # There it is an argument of the exercise's function.
+    assert "implicitprm.rewards.step_rewards" not in linked["11_where_is_the_error"]
 
 
 def test_a_modules_text_links_the_chapter_that_uses_it_first(pages: Path) -> None:

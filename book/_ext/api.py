@@ -8,8 +8,11 @@ lists the command line.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
+import sys
+from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from sphinx.errors import PycodeError
 from sphinx.ext.autodoc import DataDocumenter
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
+from sphinx.util.inspect import stringify_signature
 from sphinx.util.typing import stringify_annotation
 
 #: The longest value of a constant that is shown, in characters.
@@ -30,6 +34,9 @@ PLAIN = (int, float, str, tuple)
 
 ARRAY_LIKE = stringify_annotation(npt.ArrayLike, "smart")
 ARRAY = re.compile(r"~numpy\.ndarray\[.*?, ~numpy\.dtype\[([\w~.]*)\]\]")
+
+#: A parameter of a command, with what typer says of it: an object at some address.
+OPTION = re.compile(r"~\w+\.Annotated\[(.*?), <[^>]*>\]")
 
 
 @cache
@@ -65,21 +72,39 @@ def name_the_chapter(
         lines += ["", f"First used in chapter :doc:`/{page}`.", ""]
 
 
-def shorten_types(
+def own_parameters(cls: type) -> str | None:
+    """The signature of a class that takes it from another package's, its own fields apart.
+
+    ImplicitPRMConfig has over a hundred fields of TrainingArguments. None for other classes.
+    """
+    packages = [base.__module__.partition(".")[0] for base in cls.__mro__]
+    starts = next(base for base in cls.__mro__ if "__init__" in vars(base))
+    written_here = starts.__module__.startswith("implicitprm") and not is_dataclass(starts)
+    if written_here or set(packages) <= {"implicitprm", *sys.stdlib_module_names}:
+        return None
+    parameters = inspect.signature(cls).parameters.values()
+    own = [p for p in parameters if p.name in inspect.get_annotations(cls)]
+    own.append(inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD))
+    return stringify_signature(inspect.Signature(own))
+
+
+def shorten_signature(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str, returns: str
 ) -> tuple[str, str]:
-    """Name NumPy's types as they are written; autodoc unfolds them over several lines."""
+    """Name NumPy's types as they are written, which autodoc unfolds over several lines."""
 
     def short(text: str) -> str:
         text = (text or "").replace(ARRAY_LIKE, "~numpy.typing.ArrayLike")
-        return ARRAY.sub(r"~numpy.typing.NDArray[\1]", text)
+        text = ARRAY.sub(r"~numpy.typing.NDArray[\1]", text)
+        text = OPTION.sub(r"\1", text)
+        # What stands in <> is no Python, and Sphinx then shows all of it as it is.
+        return re.sub(r"~(?:\w+\.)*", "", text) if "<" in text else text
 
-    return short(signature), short(returns)
+    own = own_parameters(obj) if isinstance(obj, type) else None
+    return short(own or signature), short(returns)
 
 
-def keep_code(
-    app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any
-) -> bool | None:
+def keep_code(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
     """Keep functions, classes and properties that have no text of their own."""
     is_code = callable(obj) or isinstance(obj, property)
     return False if skip and is_code and not name.startswith("_") else None
@@ -143,6 +168,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_autodocumenter(ShortValues, override=True)
     app.add_directive("commands", Commands)
     app.connect("autodoc-process-docstring", name_the_chapter)
-    app.connect("autodoc-process-signature", shorten_types)
+    app.connect("autodoc-process-signature", shorten_signature)
     app.connect("autodoc-skip-member", keep_code)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

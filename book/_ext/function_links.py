@@ -20,6 +20,8 @@ ALONE = frozenset({"class", "exception", "function"})
 OF_A_CLASS = frozenset({"attribute", "method", "property"})
 #: Where a name is no use of it, or a link already.
 NOT_LINKED = (nodes.title, nodes.reference, nodes.literal_block)
+#: Outputs show what they show, and an exercise names the arguments of a function to be written.
+NO_PROSE = frozenset({"cell_output", "exercise"})
 IMPORT = re.compile(r"^from (implicitprm[\w.]*) import (\([^)]*\)|[^\n]*)", re.MULTILINE)
 
 Names = dict[str, set[str]]
@@ -63,7 +65,7 @@ def meant(text: str, names: Names, imported: Mapping[str, str]) -> str | None:
 def is_prose(node: nodes.Node) -> bool:
     while node.parent is not None:
         node = node.parent
-        if isinstance(node, NOT_LINKED) or "cell_output" in node.get("classes", ()):
+        if isinstance(node, NOT_LINKED) or NO_PROSE & set(node.get("classes", ())):
             return False
     return True
 
