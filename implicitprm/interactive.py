@@ -598,7 +598,7 @@ class SampledSteps:
         return np.asarray(self.right[draw, :, :k].any(axis=1))
 
     def expected_error(self, k: int) -> float:
-        """|soft label − value|, mean over steps, expected over all draws of ``k`` completions."""
+        """Mean distance of a soft label from the value, expected over all draws of ``k``."""
         found = np.arange(k + 1)[:, None]
         chances = binom.pmf(found, k, self.values)  # (K+1, S)
         return float((chances * abs(found / k - self.values)).sum(axis=0).mean())

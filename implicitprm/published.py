@@ -104,7 +104,8 @@ def load_published(
     """Load a published PRM by name, to score in its own format.
 
     ``policy`` and ``reference`` are folders or hub ids to load the two models from in place of the
-    entry's, such as a local copy. ``dtype`` as in :func:`rewards.load_causal_lm`.
+    entry's, such as a local copy. ``dtype`` as in
+    :func:`implicitprm.rewards.load_causal_lm`.
 
     Raises ValueError for an unknown name and where ``ImplicitPRM.from_pretrained`` does.
     """

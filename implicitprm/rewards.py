@@ -162,8 +162,8 @@ class ImplicitPRM:
 
     ``reference`` None stands for a uniform reference: log π_ref is taken as 0, and the reward is
     β log π_θ (the paper's §5.3, "no reference at inference"). ``reference_cache`` is a folder in
-    which the log-probabilities of the reference are kept (:class:`ReferenceCache`); the model must
-    not change from then on.
+    which a :class:`~implicitprm.reference_cache.ReferenceCache` keeps the log-probabilities of the
+    reference; the model must not change from then on.
     """
 
     def __init__(

@@ -73,8 +73,8 @@ def weighted_vote(
 ) -> str | None:
     """argmax over answers a of Σ_{i: a_i = a} σ(score_i) (arXiv 2412.01981 §4; authors' code).
 
-    The sigmoid makes every vote positive, and makes the result depend on β: where |score| is
-    small, all votes are near ½ and this is nearly a majority vote. Ties and missing answers as in
+    The sigmoid makes every vote positive, and makes the result depend on β: where all scores are
+    near 0, all votes are near ½ and this is nearly a majority vote. Ties and missing answers as in
     `majority_vote`. Raises ValueError for no candidates, a NaN, or different lengths.
     """
     checked = _checked_scores(scores)

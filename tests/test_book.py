@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import json
 import re
@@ -16,8 +17,27 @@ import pytest
 import yaml
 from book_build import ROOT, build, build_repository
 from citations import PAPER
+from test_api import COMMANDS, public_modules
+from test_repository import public_names
 
 CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+#: The package's pages, in the order of its core and then of what stands beside it.
+API_PAGES = (
+    "index",
+    "rewards",
+    "q_values",
+    "training",
+    "data",
+    "selection",
+    "figures",
+    "inference",
+    "comparisons",
+    "reinforcement",
+    "arithmetic",
+    "stackmachine",
+    "wordproblems",
+    "command_line",
+)
 
 
 def listed_files(toc: Mapping[str, Any]) -> list[str]:
@@ -47,6 +67,7 @@ def test_the_toc_lists_chapters_sheets_and_the_teachers_pages_in_their_order() -
     pages = [f"notebooks/{path.stem}" for path in CHAPTERS]
     pages += ["book/exercises", *(f"notebooks/exercises/{path.stem}" for path in sheets)]
     pages += ["book/teaching/guide", "book/teaching/class_00"]
+    pages += [f"book/api/{name}" for name in API_PAGES]
     pages += ["book/notation", "book/glossary", "book/references", "book/provenance"]
     assert disagreements(toc, pages) == []
 
@@ -155,6 +176,76 @@ def test_a_warning_fails_the_build(tmp_path: Path, broken: bool) -> None:
     output = result.stdout + result.stderr
     assert (result.returncode != 0) == broken, output
     assert ("missing.md" in output) == broken
+
+
+# ---- The package's pages, and links to them --------------------------------------------------
+
+
+@pytest.mark.parametrize("module", public_modules(ROOT / "implicitprm"))
+def test_every_public_name_has_its_place_and_private_ones_have_none(
+    pages: Path, module: str
+) -> None:
+    path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    definitions = public_names(ast.parse(path.read_text(encoding="utf-8")))
+    # Of constants those that a comment explains.
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    expected = {f"{module}.{n}" for n, node in definitions.items() if isinstance(node, kinds)}
+    found = (pages / "book" / "api").glob("*.html")
+    if module == COMMANDS:
+        expected = {f"implicitprm-{name}" for name in ("train", "score", "evaluate", "rollouts")}
+        found = (pages / "book" / "api").glob("command_line.html")
+    ids = [name for page in found for name in re.findall(r'\bid="([\w.-]+)"', article(page))]
+    assert {name: ids.count(name) for name in expected} == dict.fromkeys(expected, 1)
+    assert not [name for name in ids if re.search(r"\._[a-z]", name)]
+
+
+def test_a_chapter_links_the_first_use_of_a_function(pages: Path) -> None:
+    linked = {}
+    for chapter in CHAPTERS:
+        content = article(pages / "notebooks" / f"{chapter.stem}.html")
+        linked[chapter.stem] = re.findall(r'href="\.\./book/api/\w+\.html#(\S+?)"', content)
+        assert len(linked[chapter.stem]) == len(set(linked[chapter.stem]))
+        for heading in re.findall(r"<h\d.*?</h\d>", content, flags=re.DOTALL):
+            assert "book/api/" not in heading
+    assert "implicitprm.rewards.ImplicitPRM.score" in linked["01_reward_as_log_ratio"]
+    assert "implicitprm.qvalues.implicit_q" in linked["02_q_values"]
+    assert "implicitprm.steps.encode" in linked["04_outcome_data"]
+    # There it is an argument of the exercise's function.
+    assert "implicitprm.rewards.step_rewards" not in linked["11_where_is_the_error"]
+
+
+def test_a_modules_text_links_the_chapter_that_uses_it_first(pages: Path) -> None:
+    content = article(pages / "book" / "api" / "q_values.html")
+    link = r'First used in chapter <a [^>]*href="\.\./\.\./notebooks/02_q_values\.html"'
+    assert re.search(link, content)
+
+
+def test_propositions_are_stated_once_and_linked_from_other_pages(pages: Path) -> None:
+    for label, chapter, mentioning in (
+        (
+            "proposition-3-1",
+            "02_q_values",
+            {"00_start_here", "03_soft_hard_implicit", "11_where_is_the_error"},
+        ),
+        ("proposition-3-2", "03_soft_hard_implicit", {"08_baselines"}),
+    ):
+        texts = {path: article(path) for path in (pages / "notebooks").glob("*.html")}
+        (home,) = (path for path, text in texts.items() if f'id="{label}"' in text)
+        assert home.stem == chapter
+        assert f'id="proof-of-{label}"' in texts[home]
+        linking = {path.stem for path, text in texts.items() if f'.html#{label}"' in text}
+        assert linking == mentioning
+        assert f'.html#{label}"' in article(pages / "book" / "api" / "q_values.html")
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_an_exercise_has_its_task_and_a_solution_that_opens(pages: Path, chapter: Path) -> None:
+    content = article(pages / "notebooks" / f"{chapter.stem}.html")
+    has_exercise = bool(re.search(r"<h2>Exercise: ", content))
+    label = f"exercise-{chapter.stem[:2]}"
+    assert content.count(f'<div class="exercise admonition" id="{label}"') == has_exercise
+    solution = f'<div class="solution dropdown admonition" id="solution-{label}"'
+    assert content.count(solution) == has_exercise
 
 
 # ---- Offline --------------------------------------------------------------------------------

@@ -469,6 +469,24 @@ def test_the_compute_sliders_show_what_python_computed(browser: Browser, site: P
     page.close()
 
 
+@pytest.mark.parametrize("script", [True, False])
+def test_a_solution_opens_by_key_and_pointer_and_is_there_without_a_script(
+    browser: Browser, site: Path, script: bool
+) -> None:
+    context = browser.new_context(java_script_enabled=script)
+    page = context.new_page()
+    page.goto((site / "notebooks" / "05_train_by_hand.html").as_uri())
+    code = page.locator("#solution-exercise-05 .cell_input")
+    if script:
+        page.wait_for_selector("#solution-exercise-05 .toggle-button")
+        assert not code.is_visible()
+        page.locator("#solution-exercise-05 .toggle-button").press("Enter")
+        assert code.is_visible()
+        page.locator("#solution-exercise-05 .admonition-title").click()
+    assert code.is_visible() != script
+    context.close()
+
+
 def explorers() -> dict[str, tuple[str, str]]:
     """The figures with sliders: name → the chapter that holds it, and its HTML there."""
     found = {}

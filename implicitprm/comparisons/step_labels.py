@@ -148,7 +148,10 @@ class _Collator:
 
 
 def _step_batch(encoded: Sequence[EncodedSolution], pad_token_id: int | None) -> dict[str, Tensor]:
-    """The tensors of :mod:`heads`, and ``step_mask`` (B, S), True where a row has a step."""
+    """The tensors of :mod:`implicitprm.comparisons.heads`, and ``step_mask`` (B, S).
+
+    The mask is True where a row has a step.
+    """
     batch = collate(
         [solution.input_ids for solution in encoded],
         [solution.response_start for solution in encoded],

@@ -62,7 +62,7 @@ def min_form(rewards: Tensor, mask: Tensor, temperature: float) -> Tensor:
 
 
 def unit_scale(rewards: Tensor) -> Tensor:
-    """Rewards divided by the largest |return| in the batch; (B, U) → (B, U). Padding must be 0.
+    """Rewards over the largest absolute return in the batch; (B, U) → (B, U). Padding must be 0.
 
     So a coefficient of 1 weighs the process term like an outcome of 0 or 1, whatever β is. The
     published code of PRIME calls it batch_norm. Rewards that are all 0 stay so.
