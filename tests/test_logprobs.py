@@ -85,7 +85,7 @@ def test_many_logits_are_reduced_in_parts_that_are_put_together(
     (gradient,) = torch.autograd.grad(expected.square().sum(), logits)
     for at_a_time, parts in ((33, 3), (5, 7), (1000, 1)):
         monkeypatch.setattr(logprobs, "LOGITS_IN_CACHE", at_a_time)
-        reduced = []
+        reduced: list[int] = []
         monkeypatch.setattr(
             Tensor, "logsumexp",
             lambda some, dim, into=reduced: into.append(len(some)) or torch.logsumexp(some, dim),
