@@ -154,6 +154,16 @@ def test_no_problem_is_in_two_splits_or_twice() -> None:
         ("Each gets 12/4=3 pens.", True),
         ("Each gets 12 / 0 = 0 pens.", False),
         ("3 + 4 = 7, and 7 + 1 = 9", False),
+        ("3 + 4 = 7, and 7 + 1 = 8", True),
+        ("4 / 5 = 0.8", True),
+        ("4 / 5 = 0.7", False),
+        ("0.5 * 12 = 6.0", True),
+        ("10 / 3 = 3.33", False),
+        ("5 - 8 = -3", True),
+        ("5 - 8 = 3", False),
+        ("9 - 5 - 3 = 1", None),
+        ("9-5-3=1", None),
+        ("2 * 600 = 1,200", None),
         ("#### 12", None),
         ("Tom has 12 pens.", None),
     ],
@@ -447,7 +457,8 @@ def test_an_impossible_number_of_layers() -> None:
 
 def rollouts(split: str) -> Dataset:
     """Eight responses to each of twelve problems, with repeats, wrong ones and an empty one."""
-    seed = {"train": 0, "validation": 1}.get(split, 2)
+    seeds = {"train": 0, "validation": 1, "more_train": 3, "more_validation": 4}
+    seed = seeds.get(split, 2)
     stream = distinct_problems(np.random.default_rng(seed), TRAINING_TEMPLATES)
     rows = []
     for number, problem in zip(range(12), stream, strict=False):
@@ -535,12 +546,23 @@ def test_training_tells_right_from_wrong(small: None, monkeypatch: pytest.Monkey
     """What the tiny model can learn: responses in capital letters are wrong."""
     monkeypatch.setattr(smollm2, "BATCH_SIZE", 8)
     smollm2.bench().train(CELL | {"learning_rate": 1e-2}, epochs=6)
-    rows = rollouts("train")
     outcomes = answer_scores(smollm2.bench().score("train", 0.5))["reward, sum over steps"]
-    labels = np.array([r for r, t in zip(rows["label"], rows["completion"], strict=True) if t])
+    labels = np.array(smollm2.rollouts_of("train")["label"])
     assert outcomes[labels].mean() > outcomes[~labels].mean()
 
 
-def test_the_scorecard_says_how_little_was_trained_on() -> None:
-    problems = len(set(load_solutions("train")["prompt"]))
+def test_more_rollouts_join_those_of_their_split() -> None:
+    """Training and validation of the stored experiment; no empty response is trained on."""
+    for split in ("train", "validation"):
+        parts = [load_solutions(name) for name in (split, f"more_{split}")]
+        known = [
+            row for part in parts for row in part if split != "train" or row["completion"].strip()
+        ]
+        assert list(smollm2.rollouts_of(split)) == known
+        assert not set(parts[0]["prompt"]) & set(parts[1]["prompt"])
+    assert list(smollm2.rollouts_of("test")) == list(load_solutions("test"))
+
+
+def test_the_scorecard_says_how_much_was_trained_on() -> None:
+    problems = len(set(smollm2.rollouts_of("train")["prompt"]))
     assert f"answers to {problems} problems" in scorecard.SMOLLM2

@@ -577,8 +577,8 @@ def second_world() -> dict[str, dict[str, Any]]:
 
 # ---- A pre-trained model ----------------------------------------------------------------------
 
-#: How little the PRM of chapter 13 was trained on; a test compares it with the rollouts.
-SMOLLM2 = "SmolLM2-135M, trained on answers to 80 problems"
+#: How much the PRM of chapter 13 was trained on; a test compares it with the rollouts.
+SMOLLM2 = "SmolLM2-135M, trained on answers to 200 problems"
 
 
 def on_a_pretrained_model(rules: Mapping[str, str]) -> list[Effect]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import typer
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
 from implicitprm.arithmetic.measure import answer_scores, candidate_grid
 from implicitprm.evaluation import (
@@ -41,7 +41,7 @@ from implicitprm.wordproblems.collect import GREEDY_SPLITS, SPLITS, rollouts_pat
 from implicitprm.wordproblems.trunk import memoise_trunk
 
 BETAS = (0.3, 1.0)
-LEARNING_RATES = (5e-5, 2e-4)
+LEARNING_RATES = (2e-5, 5e-5, 2e-4)
 SEEDS = (0, 1, 2)
 EPOCHS = 1
 BATCH_SIZE = 8
@@ -159,8 +159,13 @@ def bench() -> Bench:
 
 
 def rollouts_of(split: str) -> Dataset:
-    """A split of the shipped rollouts, without empty responses where it is trained on."""
+    """A split of the shipped rollouts, all that is drawn for it.
+
+    Without empty responses where it is trained on.
+    """
     rows = load_solutions(split)
+    if f"more_{split}" in SPLITS:
+        rows = concatenate_datasets([rows, load_solutions(f"more_{split}")])
     if split != "train":
         return rows
     return rows.select([i for i, text in enumerate(rows["completion"]) if text.strip()])

@@ -35,7 +35,11 @@ THINGS = ("apples", "books", "buttons", "cards", "coins", "pens", "shells", "sta
 NUMBERS = (2, 12)
 LARGEST_RESULT = 150
 
-_CALCULATION = re.compile(r"(\d+) ?([+*/-]) ?(\d+) ?= ?(\d+)")
+_NUMBER = r"\d+(?:\.\d+)?"
+#: Two numbers and what is said to come out; no part of a longer sum or of a longer number.
+_CALCULATION = re.compile(
+    rf"(?<![\d.+*/-])(?<![+*/-] )({_NUMBER}) ?([+*/-]) ?({_NUMBER}) ?= ?(-?{_NUMBER})(?![\d.,]*\d)"
+)
 
 
 @dataclass(frozen=True)
@@ -298,13 +302,16 @@ def distinct_problems(
 
 
 def right_arithmetic(step: str) -> bool | None:
-    """Whether every calculation in a step comes out as it says; None where there is none."""
+    """Whether every calculation with two numbers in a step comes out exactly as it says.
+
+    None where there is none; a sum of three numbers is none.
+    """
     found = _CALCULATION.findall(step)
     if not found:
         return None
     return all(
-        Fraction(left) == Fraction(right) * int(result)
+        Fraction(left) == Fraction(right) * Fraction(result)
         if sign == "/"
-        else OPERATIONS[sign](Fraction(left), Fraction(right)) == int(result)
+        else OPERATIONS[sign](Fraction(left), Fraction(right)) == Fraction(result)
         for left, sign, right, result in found
     )
