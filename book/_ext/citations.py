@@ -16,6 +16,7 @@ from typing import Any
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.transforms import SphinxTransform
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
@@ -53,6 +54,11 @@ def unclosed(text: str) -> int:
     return text.count("(") - text.count(")")
 
 
+def bibliography(environment: BuildEnvironment) -> Any:
+    """The domain of citations, whose attributes its base class does not have."""
+    return environment.get_domain("cite")
+
+
 def in_a_sentence(node: nodes.Node) -> bool:
     """Whether a reader reads the node as running text."""
     while node.parent is not None:
@@ -68,7 +74,7 @@ class CitePapers(SphinxTransform):
     default_priority = 210  # after the parts of the document exist, before references are resolved
 
     def apply(self, **kwargs: Any) -> None:
-        entries = self.env.get_domain("cite").bibdata.data.entries
+        entries = bibliography(self.env).bibdata.data.entries
         self.keys = {entry.fields.get("eprint"): key for key, entry in entries.items()}
         for block in list(self.document.findall(nodes.TextElement)):
             self.cite_in(block)
@@ -120,7 +126,7 @@ class CitePapers(SphinxTransform):
         reference = CitationRef(
             node["ids"][0], self.env.docname, place.line or 0, [CitationTarget(key, "", "")]
         )
-        self.env.get_domain("cite").citation_refs.append(reference)
+        bibliography(self.env).citation_refs.append(reference)
         return node
 
 
@@ -158,7 +164,7 @@ class PlainList(SphinxPostTransform):
 
     def pages_that_cite(self, entry_id: str) -> list[nodes.Node]:
         """Links to the pages, in their order, with commas between them."""
-        domain = self.env.get_domain("cite")
+        domain = bibliography(self.env)
         (key,) = [of.key for of in domain.citations if of.citation_id == entry_id]
         citing = {
             reference.docname
