@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from implicitprm.arithmetic.measure import answer_scores, candidate_grid
 from implicitprm.arithmetic.pretrain import collate as pad_rows
 from implicitprm.data import extract_answer, is_correct
-from implicitprm.evaluation import best_of_n_accuracy, vote_accuracy
+from implicitprm.evaluation import auroc, best_of_n_accuracy, vote_accuracy
 from implicitprm.experiments import scorecard, smollm2
 from implicitprm.experiments.store import file_hash, load_result
 from implicitprm.logprobs import collate, response_logps
@@ -543,12 +543,17 @@ def test_rewards_are_0_before_training_and_not_after(small: None) -> None:
 
 
 def test_training_tells_right_from_wrong(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the tiny model can learn: responses in capital letters are wrong."""
-    monkeypatch.setattr(smollm2, "BATCH_SIZE", 8)
+    """What the tiny model can learn: responses that begin with a word are wrong."""
+
+    def marked(row: dict[str, Any]) -> dict[str, Any]:
+        return {"completion": row["completion"] if row["label"] else f"So {row['completion']}"}
+
+    monkeypatch.setattr(smollm2, "load_solutions", lambda split: rollouts(split).map(marked))
     smollm2.bench().train(CELL | {"learning_rate": 1e-2}, epochs=6)
     outcomes = answer_scores(smollm2.bench().score("train", 0.5))["reward, sum over steps"]
     labels = np.array(smollm2.rollouts_of("train")["label"])
-    assert outcomes[labels].mean() > outcomes[~labels].mean()
+    found = auroc(outcomes, labels)
+    assert found > 0.8, found
 
 
 def test_more_rollouts_join_those_of_their_split() -> None:
