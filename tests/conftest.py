@@ -1,8 +1,12 @@
-"""What every test runs under: no hub, one thread, no progress bars; and who is skipped, and why."""
+"""What every test runs under: no hub, one thread, no progress bars; who is skipped, and why.
+
+And what tests of several files share: the real data sets, the book, a browser.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Read when their libraries are imported, and inherited by the kernels that run the chapters.
@@ -12,6 +16,9 @@ os.environ["TQDM_DISABLE"] = "1"
 
 import pytest
 import torch
+from book_build import Book, build_once
+from browsing import open_browser
+from playwright.sync_api import Browser
 
 torch.set_num_threads(1)
 
@@ -34,3 +41,25 @@ def data_dir() -> Path:
     if not path.is_dir():
         pytest.fail(f"IMPLICITPRM_DATA names no folder: {folder}")
     return path
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Book:
+    """The book of the repository, built once for all workers of a run."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    (folder / "book").mkdir(exist_ok=True)
+    return build_once(folder / "book")
+
+
+@pytest.fixture(scope="session")
+def site(book: Book) -> Path:
+    """The folder of the book's pages."""
+    return book.pages
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as browser:
+        yield browser

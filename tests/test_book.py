@@ -6,7 +6,6 @@ import ast
 import html
 import json
 import re
-import resource
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import nbformat
 import pytest
 import yaml
-from book_build import ROOT, build, build_repository
+from book_build import ROOT, Book, build
 from citations import PAPER
 from test_api import COMMANDS, public_modules
 from test_repository import public_names
@@ -82,19 +81,9 @@ def test_a_toc_that_differs_is_found() -> None:
     assert disagreements(parts, ["a"]) == []
 
 
-def children_seconds() -> float:
-    """Processor time of the processes that this one has started and waited for."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    before = children_seconds()
-    folder = build_repository(tmp_path_factory.mktemp("book"))
-    # From stored outputs it takes seconds; processor time, since others may use the cores too.
-    assert children_seconds() - before < 60
-    return folder
+def test_the_build_from_stored_outputs_takes_under_a_minute(book: Book) -> None:
+    """Processor time, since others may use the cores too."""
+    assert book.seconds < 60
 
 
 def article(page: Path) -> str:
@@ -110,8 +99,8 @@ def readable(markup: str) -> str:
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
-def test_a_chapters_page_has_one_title_and_its_compared_results(pages: Path, chapter: Path) -> None:
-    content = article(pages / "notebooks" / f"{chapter.stem}.html")
+def test_a_chapters_page_has_one_title_and_its_compared_results(site: Path, chapter: Path) -> None:
+    content = article(site / "notebooks" / f"{chapter.stem}.html")
     assert content.count("<h1") == 1
     text = readable(content)
     for cell in nbformat.read(chapter, as_version=4).cells:
@@ -120,14 +109,14 @@ def test_a_chapters_page_has_one_title_and_its_compared_results(pages: Path, cha
                 assert " ".join(output.get("text", "").split()) in text
 
 
-def test_the_front_page_links_every_chapter(pages: Path) -> None:
-    intro = article(pages / "book" / "intro.html")
+def test_the_front_page_links_every_chapter(site: Path) -> None:
+    intro = article(site / "book" / "intro.html")
     linked = set(re.findall(r'href="\.\./notebooks/(\w+)\.html"', intro))
     assert linked == {path.stem for path in CHAPTERS}
 
 
-def test_the_provenance_page_lists_every_result_and_every_run_time(pages: Path) -> None:
-    text = readable(article(pages / "book" / "provenance.html"))
+def test_the_provenance_page_lists_every_result_and_every_run_time(site: Path) -> None:
+    text = readable(article(site / "book" / "provenance.html"))
     results = sorted((ROOT / "implicitprm" / "experiments" / "results").glob("*.json"))
     for path in results:
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -142,21 +131,21 @@ def test_the_provenance_page_lists_every_result_and_every_run_time(pages: Path) 
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
-def test_each_paper_that_a_chapter_names_is_a_link_to_its_entry(pages: Path, chapter: Path) -> None:
+def test_each_paper_that_a_chapter_names_is_a_link_to_its_entry(site: Path, chapter: Path) -> None:
     cells = nbformat.read(chapter, as_version=4).cells
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    content = article(pages / "notebooks" / f"{chapter.stem}.html")
+    content = article(site / "notebooks" / f"{chapter.stem}.html")
     keys = re.findall(
         r'class="reference internal" href="\.\./book/references\.html#(\w+)"', content
     )
     # Two matches where the text of a link is a number and its address has it too: one citation.
     assert len(keys) == len(PAPER.findall(text))
-    entries = article(pages / "book" / "references.html")
+    entries = article(site / "book" / "references.html")
     assert all(f'<li id="{key}">' in entries for key in keys)
 
 
-def test_no_page_leaves_mathematics_or_markup_unrendered(pages: Path) -> None:
-    for page in pages.rglob("*.html"):
+def test_no_page_leaves_mathematics_or_markup_unrendered(site: Path) -> None:
+    for page in site.rglob("*.html"):
         source = page.read_text(encoding="utf-8")
         assert "$$" not in re.sub(r"<(script|pre)\b.*?</\1>", "", source, flags=re.DOTALL), page
         assert "{doc}" not in source, page
@@ -183,26 +172,26 @@ def test_a_warning_fails_the_build(tmp_path: Path, broken: bool) -> None:
 
 @pytest.mark.parametrize("module", public_modules(ROOT / "implicitprm"))
 def test_every_public_name_has_its_place_and_private_ones_have_none(
-    pages: Path, module: str
+    site: Path, module: str
 ) -> None:
     path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
     definitions = public_names(ast.parse(path.read_text(encoding="utf-8")))
     # Of constants those that a comment explains.
     kinds = (ast.FunctionDef, ast.ClassDef)
     expected = {f"{module}.{n}" for n, node in definitions.items() if isinstance(node, kinds)}
-    found = (pages / "book" / "api").glob("*.html")
+    found = (site / "book" / "api").glob("*.html")
     if module == COMMANDS:
         expected = {f"implicitprm-{name}" for name in ("train", "score", "evaluate", "rollouts")}
-        found = (pages / "book" / "api").glob("command_line.html")
+        found = (site / "book" / "api").glob("command_line.html")
     ids = [name for page in found for name in re.findall(r'\bid="([\w.-]+)"', article(page))]
     assert {name: ids.count(name) for name in expected} == dict.fromkeys(expected, 1)
     assert not [name for name in ids if re.search(r"\._[a-z]", name)]
 
 
-def test_a_chapter_links_the_first_use_of_a_function(pages: Path) -> None:
+def test_a_chapter_links_the_first_use_of_a_function(site: Path) -> None:
     linked = {}
     for chapter in CHAPTERS:
-        content = article(pages / "notebooks" / f"{chapter.stem}.html")
+        content = article(site / "notebooks" / f"{chapter.stem}.html")
         linked[chapter.stem] = re.findall(r'href="\.\./book/api/\w+\.html#(\S+?)"', content)
         assert len(linked[chapter.stem]) == len(set(linked[chapter.stem]))
         for heading in re.findall(r"<h\d.*?</h\d>", content, flags=re.DOTALL):
@@ -214,13 +203,13 @@ def test_a_chapter_links_the_first_use_of_a_function(pages: Path) -> None:
     assert "implicitprm.rewards.step_rewards" not in linked["11_where_is_the_error"]
 
 
-def test_a_modules_text_links_the_chapter_that_uses_it_first(pages: Path) -> None:
-    content = article(pages / "book" / "api" / "q_values.html")
+def test_a_modules_text_links_the_chapter_that_uses_it_first(site: Path) -> None:
+    content = article(site / "book" / "api" / "q_values.html")
     link = r'First used in chapter <a [^>]*href="\.\./\.\./notebooks/02_q_values\.html"'
     assert re.search(link, content)
 
 
-def test_propositions_are_stated_once_and_linked_from_other_pages(pages: Path) -> None:
+def test_propositions_are_stated_once_and_linked_from_other_pages(site: Path) -> None:
     for label, chapter, mentioning in (
         (
             "proposition-3-1",
@@ -229,18 +218,18 @@ def test_propositions_are_stated_once_and_linked_from_other_pages(pages: Path) -
         ),
         ("proposition-3-2", "03_soft_hard_implicit", {"08_baselines"}),
     ):
-        texts = {path: article(path) for path in (pages / "notebooks").glob("*.html")}
+        texts = {path: article(path) for path in (site / "notebooks").glob("*.html")}
         (home,) = (path for path, text in texts.items() if f'id="{label}"' in text)
         assert home.stem == chapter
         assert f'id="proof-of-{label}"' in texts[home]
         linking = {path.stem for path, text in texts.items() if f'.html#{label}"' in text}
         assert linking == mentioning
-        assert f'.html#{label}"' in article(pages / "book" / "api" / "q_values.html")
+        assert f'.html#{label}"' in article(site / "book" / "api" / "q_values.html")
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
-def test_an_exercise_has_its_task_and_a_solution_that_opens(pages: Path, chapter: Path) -> None:
-    content = article(pages / "notebooks" / f"{chapter.stem}.html")
+def test_an_exercise_has_its_task_and_a_solution_that_opens(site: Path, chapter: Path) -> None:
+    content = article(site / "notebooks" / f"{chapter.stem}.html")
     has_exercise = bool(re.search(r"<h2>Exercise: ", content))
     label = f"exercise-{chapter.stem[:2]}"
     assert content.count(f'<div class="exercise admonition" id="{label}"') == has_exercise
@@ -268,10 +257,10 @@ def fetched_addresses(source: str) -> list[str]:
     return [a for a in found + inline if not a.startswith("http://www.w3.org/")]
 
 
-def test_no_page_and_no_style_sheet_names_another_host(pages: Path) -> None:
-    sources = [path for path in pages.rglob("*") if path.suffix in (".html", ".css")]
+def test_no_page_and_no_style_sheet_names_another_host(site: Path) -> None:
+    sources = [path for path in site.rglob("*") if path.suffix in (".html", ".css")]
     found = {
-        str(path.relative_to(pages)): fetched_addresses(path.read_text(encoding="utf-8"))
+        str(path.relative_to(site)): fetched_addresses(path.read_text(encoding="utf-8"))
         for path in sources
     }
     assert {name: addresses for name, addresses in found.items() if addresses} == {}
@@ -298,20 +287,20 @@ def test_a_link_and_a_local_file_are_no_other_host() -> None:
     assert fetched_addresses(source + '<svg xmlns="http://www.w3.org/2000/svg"></svg>') == []
 
 
-def test_mathematics_is_rendered_by_a_file_of_the_book(pages: Path) -> None:
-    page = pages / "book" / "intro.html"
+def test_mathematics_is_rendered_by_a_file_of_the_book(site: Path) -> None:
+    page = site / "book" / "intro.html"
     source = page.read_text(encoding="utf-8")
     (script,) = re.findall(r'src="([^"]*tex-chtml\.js)[^"]*"', source)
     assert (page.parent / script).is_file()
-    fonts = list((pages / "_static" / "mathjax").rglob("*.woff"))
+    fonts = list((site / "_static" / "mathjax").rglob("*.woff"))
     assert len(fonts) > 10
 
 
-def test_thebe_is_not_loaded(pages: Path) -> None:
-    for page in pages.rglob("*.html"):
+def test_thebe_is_not_loaded(site: Path) -> None:
+    for page in site.rglob("*.html"):
         for element in re.findall(r"<script\b.*?</script>", page.read_text(), flags=re.DOTALL):
             assert "thebe" not in element.lower(), page
 
 
-def test_the_book_fits_on_a_stick(pages: Path) -> None:
-    assert sum(path.stat().st_size for path in pages.rglob("*") if path.is_file()) < 25e6
+def test_the_book_fits_on_a_stick(site: Path) -> None:
+    assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 25e6
