@@ -58,6 +58,13 @@ OVERFLOW = """() => {
   return document.documentElement.scrollWidth > width ? ['the page scrolls', ...wide] : wide;
 }"""
 
+#: Code, outputs and formulas that a reader of a wide page has to scroll sideways.
+CUT = """() => [...document.querySelectorAll(
+  '.cell pre, div.highlight pre, .cell_output .text_html, div.math')]
+  .filter(box => box.scrollWidth > box.clientWidth + 1)
+  .map(box => `${box.scrollWidth} of ${box.clientWidth}: ${box.textContent.trim().slice(0, 60)}`)
+"""
+
 FORMULAS_ARE_DONE = """() => document.querySelectorAll('mjx-container').length
   >= document.querySelectorAll('span.math, div.math').length"""
 
@@ -89,6 +96,7 @@ class Visit:
     errors: list[str] = field(default_factory=list)
     formulas: list[str] = field(default_factory=list)
     overflow: list[str] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
     contrast: list[str] = field(default_factory=list)
     axe: list[str] = field(default_factory=list)
     titles: int = 0
@@ -141,6 +149,7 @@ def visit(page: Page, path: Path, patience: int = 60_000) -> Visit:
     found.titles = page.locator("article h1").count()
     found.links = set(page.eval_on_selector_all("a[href]", "links => links.map(link => link.href)"))
     found.anchors = names_on(page)
+    found.cut = page.evaluate(CUT)
     for size in (DESKTOP, PHONE):
         resize(page, size)
         found.overflow += [f"{size['width']}: {text}" for text in page.evaluate(OVERFLOW)]
@@ -202,6 +211,11 @@ def test_nothing_reaches_beyond_the_edge(visits: dict[str, Visit], name: str) ->
 
 
 @pytest.mark.parametrize("name", names_of_pages())
+def test_a_wide_page_shows_code_and_outputs_whole(visits: dict[str, Visit], name: str) -> None:
+    assert visits[name].cut == []
+
+
+@pytest.mark.parametrize("name", names_of_pages())
 def test_text_stands_out_from_its_background(visits: dict[str, Visit], name: str) -> None:
     light, dark = visits[name].schemes[:2]
     assert light != dark
@@ -254,6 +268,7 @@ BROKEN = """<!doctype html><html><head><title>Broken</title></head><body><main><
 <img src="https://example.org/picture.png"><script>undefined.nothing</script>
 <p style="color: #999; background: #fff">pale</p>
 <div style="width: 900px; height: 9px; background: #000"></div>
+<div class="highlight"><pre style="width: 9em; overflow: auto">a_name_that_is_too_long</pre></div>
 <span class="math">left as it was</span>
 <a id="here" href="#here">here</a> <a href="#nowhere">nowhere</a> <a href="missing.html">no</a>
 </article></main></body></html>"""
@@ -271,6 +286,7 @@ def test_a_broken_page_is_found(browser: Browser, tmp_path: Path) -> None:
     assert found.titles == 2
     assert [line.partition(":")[2] for line in found.overflow] == [" the page scrolls",
                                                                   " div. ends at 908"]  # fmt: skip
+    assert [line.partition(": ")[2] for line in found.cut] == ["a_name_that_is_too_long"]
     assert {line.partition(": ")[2] for line in found.contrast} == {"2.85 p.: pale"}
     assert {line.partition(":")[0] for line in found.axe} >= {"image-alt", "html-has-lang"}
     assert [link.rpartition("/")[2] for link in dead_links(page, found.links, {})] == [
