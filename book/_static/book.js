@@ -18,3 +18,14 @@ document.addEventListener("DOMContentLoaded", () => {
     button.setAttribute("aria-label", `Pages of: ${part.textContent.trim()}`);
   }
 });
+
+// An interval of a table stays on one line: [0.84, 0.94].
+document.addEventListener("DOMContentLoaded", () => {
+  for (const cell of document.querySelectorAll(".cell_output td")) {
+    const walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+      const text = walker.currentNode;
+      text.data = text.data.replace(/\[(\S+), (\S+)\]/g, "[$1,\u00a0$2]");
+    }
+  }
+});
