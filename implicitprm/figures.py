@@ -27,8 +27,9 @@ from scipy.special import expit
 from implicitprm.qvalues import FloatArray, Tokens, soft_implicit_hard
 from implicitprm.rewards import ScoredSolution
 
-#: What a colour means, in every figure of the book. The colours are those of Okabe and Ito, which
-#: readers with colour-blindness can tell apart; marker and line style tell them apart in greyscale.
+#: What a colour means, in every figure of the book; a reward has the colour of its policy, and what
+#: has none of these roles is grey. The colours are those of Okabe and Ito, which readers with
+#: colour-blindness can tell apart; marker and line style tell them apart in greyscale.
 STYLE: dict[str, dict[str, Any]] = {
     "policy": {"color": "#0072B2", "marker": "s", "linestyle": "-"},
     "reference": {"color": "#000000", "marker": "P", "linestyle": "--"},
@@ -295,13 +296,13 @@ def step_reward_bars(
     return figure
 
 
-#: How the ways to choose an answer are drawn: the trained reward in the policy's colour.
+#: How the ways to choose an answer are drawn; violet is the vote that a reward has a part in.
 SELECTION_STYLE: dict[str, dict[str, Any]] = {
     "oracle": {"color": "0.6", "linestyle": ":", "marker": ""},
-    "vote weighted by reward": STYLE["implicit"],
+    "vote weighted by reward": {"color": "#6A3D9A", "marker": "D", "linestyle": ":"},
     "reward, min over steps": STYLE["policy"],
     "reward, sum over steps": STYLE["policy"] | {"linestyle": "--", "marker": "P"},
-    "majority vote": STYLE["hard"],
+    "majority vote": {"color": "0.45", "marker": "^", "linestyle": "--"},
     "log π_ref alone": STYLE["reference"],
 }
 
@@ -577,7 +578,7 @@ def training_log(
     figure = Figure(figsize=(9.0, 3.8), layout="constrained")
     figure.suptitle(title)
     left, right = figure.subplots(1, 2)
-    rings = {"color": STYLE["hard"]["color"], "marker": "o", "fillstyle": "none", "linestyle": ""}
+    rings = {"color": "0.0", "marker": "o", "fillstyle": "none", "linestyle": ""}
     for (name, values), style in zip(losses.items(), (_line("policy"), rings), strict=True):
         left.plot(range(1, len(values) + 1), values, **style, label=name)
     left.axhline(np.log(2), color="0.5", linestyle=":", linewidth=1.2, label="log 2: all rewards 0")
@@ -683,7 +684,11 @@ def loss_and_gradient(
     figure = Figure(figsize=(9.0, 3.8), layout="constrained")
     figure.suptitle(title)
     panels = figure.subplots(1, 2)
-    styles = (STYLE["correct"], STYLE["hard"], STYLE["wrong"])
+    styles = (
+        {"color": "0.75", "marker": "o", "linestyle": "-"},
+        {"color": "0.45", "marker": "^", "linestyle": "--"},
+        {"color": "0.0", "marker": "X", "linestyle": ":"},
+    )
     x = np.asarray(rewards)
     for (name, both), style, width in zip(versions.items(), styles, (4.5, 2.4, 1.6), strict=True):
         for axes, values in zip(panels, both, strict=True):
@@ -843,7 +848,7 @@ def vote_by_beta(
 CURVE_STYLE: dict[str, dict[str, Any]] = SELECTION_STYLE | {
     # another marker than that of log π_ref, which may stand beside it
     "reward, sum over steps": STYLE["policy"] | {"linestyle": "--", "marker": "v"},
-    "log π_θ alone": STYLE["soft"] | {"linestyle": "-.", "marker": "x"},
+    "log π_θ alone": STYLE["policy"] | {"linestyle": "-.", "marker": "x"},
     "chance": {"color": "0.6", "linestyle": "-.", "marker": ""},
 }
 
@@ -960,7 +965,7 @@ def _bars(
 DROP_STYLE: dict[str, dict[str, Any]] = {
     "a rare step": STYLE["policy"],
     "as many rare solutions": STYLE["reference"],
-    "as many right and wrong at random": STYLE["hard"],
+    "as many right and wrong at random": {"color": "0.4", "marker": "^", "linestyle": "--"},
     "as many at random": {"color": "0.6", "marker": "v", "linestyle": ":"},
 }
 
@@ -1162,7 +1167,7 @@ def cost_ratios(
         axes.plot(steps, values, color="0.0", marker=marker, label=f"measured, {name}")
     for (name, values), linestyle in zip(formula.items(), ("--", ":"), strict=False):
         axes.plot(steps, values, color="0.45", linestyle=linestyle, label=name)
-    axes.axhline(stated, color=STYLE["wrong"]["color"], linewidth=1.5, linestyle="-.")
+    axes.axhline(stated, color="0.6", linewidth=1.5, linestyle="-.")
     axes.annotate(f"paper: {stated}", (steps[0], stated), xytext=(0, -12),
                   textcoords="offset points", fontsize=9)  # fmt: skip
     axes.set(yscale="log", xlabel="operations of a problem")
@@ -1178,11 +1183,11 @@ def cost_ratios(
 
 # ---- Chapter 09 -------------------------------------------------------------------------------
 
-#: By responses per instruction.
+#: By responses per instruction: the more, the darker.
 RESPONSE_STYLE: dict[int, dict[str, Any]] = {
-    1: {"color": "#56B4E9", "marker": "o", "linestyle": ":"},
-    2: {"color": "#009E73", "marker": "v", "linestyle": "-."},
-    4: {"color": "#E69F00", "marker": "s", "linestyle": "--"},
+    1: {"color": "0.7", "marker": "o", "linestyle": ":"},
+    2: {"color": "0.5", "marker": "v", "linestyle": "-."},
+    4: {"color": "0.3", "marker": "s", "linestyle": "--"},
     8: {"color": "0.0", "marker": "D", "linestyle": "-"},
 }
 
@@ -1243,8 +1248,8 @@ ARM_STYLE: dict[str, dict[str, Any]] = {
     "true steps alone, all prompts": STYLE["correct"],
     "implicit": STYLE["implicit"],
     "frozen": STYLE["policy"],
-    "outcome, rate of frozen": STYLE["hard"],
-    "frozen alone, all prompts": STYLE["wrong"],
+    "outcome, rate of frozen": {"color": "0.45", "marker": "^", "linestyle": "--"},
+    "frozen alone, all prompts": STYLE["policy"] | {"marker": "X", "linestyle": ":"},
 }
 
 
@@ -1365,13 +1370,13 @@ def reading_maps(
 
 # ---- Chapter 11 -------------------------------------------------------------------------------
 
-#: Who judges steps in chapter 11: three objectives, two heads, and either model's confidence.
+#: Who judges steps in chapter 11: three objectives, two heads (grey), either model's confidence.
 JUDGE_STYLE: dict[str, dict[str, Any]] = {
     "CE": STYLE["policy"],
-    "KTO": STYLE["implicit"],
-    "DPO": STYLE["hard"],
+    "KTO": STYLE["policy"] | {"marker": "D", "fillstyle": "none"},
+    "DPO": STYLE["policy"] | {"marker": "^", "fillstyle": "none"},
     "ORM": {"color": "0.45", "marker": "h", "linestyle": ":"},
-    "head, Math-Shepherd, soft": STYLE["soft"],
+    "head, Math-Shepherd, soft": {"color": "0.45", "marker": "v", "linestyle": ":"},
     "log π_θ (CE)": {"color": STYLE["policy"]["color"], "marker": "x", "linestyle": "-."},
     "log π_ref": STYLE["reference"],
 }
@@ -1456,8 +1461,9 @@ def claimed_f1(
     figure = Figure(figsize=(6.8, 3.7), layout="constrained")
     figure.suptitle(title)
     axes = figure.subplots()
-    _bars(axes, [1.04 * n for n in problems], claimed, STYLE["wrong"], "on the problems tuned on")
-    _bars(axes, problems, elsewhere, STYLE["correct"], "on all other problems")
+    tuned = {"color": "0.5", "marker": "X", "linestyle": "--"}
+    _bars(axes, [1.04 * n for n in problems], claimed, tuned, "on the problems tuned on")
+    _bars(axes, problems, elsewhere, STYLE["policy"], "on all other problems")
     axes.axhline(carried, **_line("reference"), linewidth=1.2, label="threshold from validation")
     axes.set(xscale="log", xlabel="problems that the threshold was tuned on")
     axes.set_ylabel("first-error F1 (%)")
@@ -1529,8 +1535,8 @@ def memory_bars(
 
 #: How scoring makes log-probabilities: of the whole text at once, or of some tokens at a time.
 SCORING_STYLE: dict[str, dict[str, Any]] = {
-    "log-softmax of the whole text": STYLE["wrong"],
-    "some tokens at a time": STYLE["policy"],
+    "log-softmax of the whole text": {"color": "0.5", "marker": "X", "linestyle": "--"},
+    "some tokens at a time": {"color": "0.0", "marker": "s", "linestyle": "-"},
 }
 
 
