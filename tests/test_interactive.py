@@ -18,8 +18,6 @@ from implicitprm.comparisons.compute import costs_of_even_steps
 from implicitprm.comparisons.math_shepherd import hard_labels, soft_labels
 from implicitprm.evaluation import best_of_n_accuracy, vote_accuracy
 from implicitprm.interactive import (
-    _CSS,
-    _SCRIPT,
     CHOSEN_BY,
     Candidate,
     Control,
@@ -32,6 +30,7 @@ from implicitprm.interactive import (
     monte_carlo_explorer,
     step_reward_explorer,
 )
+from implicitprm.interactive.figure import _CSS, _SCRIPT
 from implicitprm.qvalues import soft_implicit_hard
 from implicitprm.rewards import ScoredSolution
 from implicitprm.selection import aggregate, best_of_n, majority_vote, weighted_vote
@@ -172,13 +171,13 @@ def test_every_frame_of_the_step_explorer_shows_the_rewards_of_its_solution() ->
     assert second.reading == (
         "Solution 2: outcome reward +1.125. The lowest step reward, +0.125, stands at step 1, gh."
     )
-    assert re.findall(r">([+-][\d.]+)</text>", first.drawing) == ["-3.00", "+0.75"]
+    assert re.findall(r">([+-][\d.]+)</text>", first.drawing) == ["-3.000", "+0.750"]
     # Widths of the bars on one scale: 62 units are the largest reward of all, 3.
     bars = re.findall(r'width="([\d.]+)" height="16"', first.drawing + second.drawing)
     assert [float(width) for width in bars] == pytest.approx([62, 15.5, 62 / 3, 62 / 24], abs=0.06)
-    # q after the steps, −3 and −2.25, left of the line at 385 where it is 0.
+    # q after the steps, −3 and −2.25, left of the line at 388 where it is 0.
     curve = re.findall(r'<circle cx="([\d.]+)"', first.drawing)
-    assert [float(x) for x in curve] == pytest.approx([385 - 62, 385 - 62 * 0.75], abs=0.06)
+    assert [float(x) for x in curve] == pytest.approx([388 - 62, 388 - 62 * 0.75], abs=0.06)
 
 
 def test_the_truth_stands_in_a_frame_only_when_it_is_asked_for() -> None:
@@ -193,8 +192,12 @@ def test_the_truth_stands_in_a_frame_only_when_it_is_asked_for() -> None:
 
 def test_tokens_are_underlined_by_the_weight_of_their_rewards() -> None:
     drawing = step_reward_explorer(SOLUTIONS, "alt").frame(0, 0).drawing
-    opacities = re.findall(r'height="5" fill="#\w+" opacity="([\d.]+)"', drawing)
-    assert [float(opacity) for opacity in opacities] == [0, 1, 0.17, 0.08]
+    bars = re.findall(
+        r'height="5" fill="(none|#\w+)"(?: stroke="#\w+")? opacity="([\d.]+)"', drawing
+    )
+    assert [float(opacity) for _, opacity in bars] == [0, 1, 0.17, 0.08]
+    # Hollow where the reward is not positive.
+    assert [fill == "none" for fill, _ in bars] == [True, True, False, False]
 
 
 # ---- Best of N ------------------------------------------------------------------------------

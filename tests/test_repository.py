@@ -56,7 +56,6 @@ CORE = (
     "evaluation",
     "reports",
     "figures",
-    "interactive",
     "cli",
 )
 #: Beside the core: these import it, and it never imports them.
@@ -66,6 +65,7 @@ BESIDE = (
     "classroom",
     "comparisons",
     "experiments",
+    "interactive",
     "live",
     "published",
     "reinforce",
@@ -73,8 +73,8 @@ BESIDE = (
     "stackmachine",
     "wordproblems",
 )
-#: For the chapters, beside the method: they grow by a figure with every chapter.
-TEACHING = ("figures", "interactive")
+#: For the chapters, beside the method: it grows by a figure with every chapter.
+TEACHING = ("figures",)
 #: Lines of code of the rest of the core, without blank lines, comments and docstrings: 2,500, and
 #: 450 for inference at scale: some logits at a time, shared prompts, a cache on disk, files that
 #: several processes write and a killed run resumes, and the tables of carried thresholds and of
