@@ -28,6 +28,7 @@ def take(browser: Browser, site: Path, name: str) -> bytes:
         if key:
             slider.press(key)
     page.evaluate("name => document.getElementById(name).scrollIntoView({block: 'center'})", figure)
+    page.evaluate("document.activeElement.blur()")  # the ring of the keyboard's focus
     drawn = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     page.close()
     stored = io.BytesIO()

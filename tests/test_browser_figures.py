@@ -35,6 +35,18 @@ from implicitprm.selection import majority_vote
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
+@pytest.fixture(scope="module")
+def page(browser: Browser) -> Page:
+    """One page for all tests of this file: each opens its own chapter on it."""
+    return browser.new_page(has_touch=True)
+
+
+@pytest.fixture(scope="module")
+def scriptless(browser: Browser) -> Page:
+    """A page on which no script runs."""
+    return browser.new_page(java_script_enabled=False)
+
+
 def shown(page: Page, figure: str) -> tuple[str, str, str]:
     """What a reader sees: drawing, reading, and the words beside the last slider."""
     root = page.locator(f"#{figure}")
@@ -44,9 +56,7 @@ def shown(page: Page, figure: str) -> tuple[str, str, str]:
     ).last.inner_text()  # fmt: skip
 
 
-def test_the_beta_slider_shows_the_values_that_python_computed(
-    browser: Browser, site: Path
-) -> None:
+def test_the_beta_slider_shows_the_values_that_python_computed(page: Page, site: Path) -> None:
     """The language of chapter 03, computed anew, against what the page of the chapter shows."""
     rng = np.random.default_rng(0)
     reference = random_language(rng, vocabulary_size=4, max_length=4)
@@ -62,7 +72,6 @@ def test_the_beta_slider_shows_the_values_that_python_computed(
         assert drawing == f"{value:+z.3f}"
         assert reading.startswith(f"At β = {beta:.3g} the implicit value is {value:+z.3f}:")
 
-    page = browser.new_page()
     page.goto((site / "notebooks" / "03_soft_hard_implicit.html").as_uri())
     slider = page.locator("#beta-explorer input")
     expect(20)
@@ -82,11 +91,9 @@ def test_the_beta_slider_shows_the_values_that_python_computed(
     position = int(slider.input_value())
     assert 28 <= position <= 32
     expect(position)
-    page.close()
 
 
-def test_the_step_sliders_show_another_solution_and_the_truth(browser: Browser, site: Path) -> None:
-    page = browser.new_page(has_touch=True)
+def test_the_step_sliders_show_another_solution_and_the_truth(page: Page, site: Path) -> None:
     page.goto((site / "notebooks" / "00_start_here.html").as_uri())
     solution, truth = page.locator("#step-reward-explorer input").all()
     before = shown(page, "step-reward-explorer")
@@ -100,10 +107,9 @@ def test_the_step_sliders_show_another_solution_and_the_truth(browser: Browser, 
     solution.tap(position={"x": solution.evaluate("slider => slider.clientWidth") - 8, "y": 12})
     assert solution.input_value() == solution.get_attribute("max")
     assert shown(page, "step-reward-explorer")[1].startswith("Solution 5: ")
-    page.close()
 
 
-def test_the_best_of_n_sliders_show_what_python_computed(browser: Browser, site: Path) -> None:
+def test_the_best_of_n_sliders_show_what_python_computed(page: Page, site: Path) -> None:
     """Votes are counted anew from the shipped rollouts; accuracies by the reward are those of the
     stored runs, within their tolerance; the score is that of the rewards that are shown."""
     rows, stored = load_rollouts("reasoner_full", "test"), load_result("best_of_n")
@@ -114,7 +120,6 @@ def test_the_best_of_n_sliders_show_what_python_computed(browser: Browser, site:
               ("run", "reasoner_full", 0))  # fmt: skip
     trained = run["tested"]["reasoner_full"]
 
-    page = browser.new_page()
     page.goto((site / "notebooks" / "07_best_of_n.html").as_uri())
     figure = page.locator("#best-of-n-explorer")
     problem, n, rule, _ = figure.locator("input").all()
@@ -147,10 +152,9 @@ def test_the_best_of_n_sliders_show_what_python_computed(browser: Browser, site:
             rule.press("Home")
             n.press("ArrowRight")
         problem.press("End")
-    page.close()
 
 
-def test_the_monte_carlo_sliders_show_what_python_computed(browser: Browser, site: Path) -> None:
+def test_the_monte_carlo_sliders_show_what_python_computed(page: Page, site: Path) -> None:
     """The values of chapter 08's first solution, enumerated anew, and labels counted from outcomes
     that are drawn anew."""
     train = load_rollouts("reasoner", "train")
@@ -162,7 +166,6 @@ def test_the_monte_carlo_sliders_show_what_python_computed(browser: Browser, sit
     right = np.random.default_rng(0).random((8, len(steps), 64)) < exact[:, None]  # (D, S, K)
     assert train[0]["first_error"] == -1
 
-    page = browser.new_page(has_touch=True)
     page.goto((site / "notebooks" / "08_baselines.html").as_uri())
     figure = page.locator("#monte-carlo-explorer")
     solution, rollouts, draw = figure.locator("input").all()
@@ -190,11 +193,9 @@ def test_the_monte_carlo_sliders_show_what_python_computed(browser: Browser, sit
     expect(64, 7)
     solution.press("End")
     assert figure.locator("[data-reading]").inner_text().startswith("Solution 3, 64 completions")
-    page.close()
 
 
-def test_the_compute_sliders_show_what_python_computed(browser: Browser, site: Path) -> None:
-    page = browser.new_page()
+def test_the_compute_sliders_show_what_python_computed(page: Page, site: Path) -> None:
     page.goto((site / "notebooks" / "08_baselines.html").as_uri())
     figure = page.locator("#compute-explorer")
     sliders = figure.locator("input").all()
@@ -226,25 +227,22 @@ def test_the_compute_sliders_show_what_python_computed(browser: Browser, site: P
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     assert 2 <= int(slider.input_value()) <= 5
     expect()
-    page.close()
 
 
-@pytest.mark.parametrize("script", [True, False])
 def test_a_solution_opens_by_key_and_pointer_and_is_there_without_a_script(
-    browser: Browser, site: Path, script: bool
+    page: Page, scriptless: Page, site: Path
 ) -> None:
-    context = browser.new_context(java_script_enabled=script)
-    page = context.new_page()
-    page.goto((site / "notebooks" / "05_train_by_hand.html").as_uri())
+    address = (site / "notebooks" / "05_train_by_hand.html").as_uri()
+    page.goto(address)
     code = page.locator("#solution-exercise-05 .cell_input")
-    if script:
-        page.wait_for_selector("#solution-exercise-05 .toggle-button")
-        assert not code.is_visible()
-        page.locator("#solution-exercise-05 .toggle-button").press("Enter")
-        assert code.is_visible()
-        page.locator("#solution-exercise-05 .admonition-title").click()
-    assert code.is_visible() != script
-    context.close()
+    page.wait_for_selector("#solution-exercise-05 .toggle-button")
+    assert not code.is_visible()
+    page.locator("#solution-exercise-05 .toggle-button").press("Enter")
+    assert code.is_visible()
+    page.locator("#solution-exercise-05 .admonition-title").click()
+    assert not code.is_visible()
+    scriptless.goto(address)
+    assert scriptless.locator("#solution-exercise-05 .cell_input").is_visible()
 
 
 #: Every state of a figure's sliders, in the order of its frames: drawing, reading, words beside.
@@ -284,17 +282,12 @@ def wrong_states(page: Page, figure: str, html: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", explorers())
-def test_every_state_of_the_sliders_shows_its_frame(
-    browser: Browser, site: Path, name: str
-) -> None:
+def test_every_state_of_the_sliders_shows_its_frame(page: Page, site: Path, name: str) -> None:
     chapter, html = explorers()[name]
-    page = browser.new_page()
     page.goto((site / "notebooks" / f"{chapter}.html").as_uri())
     assert wrong_states(page, name, html) == []
-    page.close()
 
 
-@pytest.mark.parametrize("name", explorers())
 @pytest.mark.parametrize(
     ("part", "broken"),
     [
@@ -304,32 +297,27 @@ def test_every_state_of_the_sliders_shows_its_frame(
         ("textContent = value", "title = value"),
     ],
 )
-def test_a_broken_script_is_found(
-    browser: Browser, tmp_path: Path, name: str, part: str, broken: str
-) -> None:
-    """The figure alone on a page; whole, and then with its script broken."""
+def test_a_broken_script_is_found(page: Page, tmp_path: Path, part: str, broken: str) -> None:
+    """A figure alone on a page, whole and then with its script broken; all have the same script."""
+    name = "monte-carlo-explorer"
     _, html = explorers()[name]
     path = tmp_path / "figure.html"
-    page = browser.new_page()
     for script, right in ((html, True), (html.replace(part, broken), False)):
         path.write_text(f"<!doctype html><meta charset=utf-8>{script}", encoding="utf-8")
         page.goto(path.as_uri())
         assert (wrong_states(page, name, html) == []) == right
-    page.close()
 
 
 @pytest.mark.parametrize("name", explorers())
-def test_a_figure_is_readable_without_its_script(browser: Browser, site: Path, name: str) -> None:
+def test_a_figure_is_readable_without_its_script(scriptless: Page, site: Path, name: str) -> None:
     chapter, html = explorers()[name]
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
+    page = scriptless
     page.goto((site / "notebooks" / f"{chapter}.html").as_uri())
     figure = page.locator(f"#{name}")
     (reading,) = re.findall(r'role="status">([^<]*)<', html)
     assert unescape(reading) in figure.inner_text()
     assert figure.locator("circle").first.is_visible()
     assert not figure.locator("input").first.is_visible()
-    context.close()
 
 
 @pytest.mark.parametrize("name", PICTURES)
