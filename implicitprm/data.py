@@ -461,12 +461,12 @@ def balance_labels(dataset: Dataset, within: Literal["dataset", "prompt"]) -> Da
 
 
 def pair_responses(dataset: Dataset, how: Literal["all", "matched"], seed: int) -> Dataset:
-    """Unpaired rows → preference rows with ``weight``: a prompt's right responses and wrong ones.
+    """Unpaired rows → preference rows with ``weight``, right responses against wrong ones.
 
-    ``all`` pairs every right response with every wrong one, n₊·n₋ pairs a prompt (the authors'
-    code); ``matched`` pairs each response once at most, min(n₊, n₋) pairs drawn at random with
-    ``seed`` (the paper's words). A row of weight w stands for w responses. Prompts without both
-    answers give no pair (:func:`outcome_counts` says how many). ``finished`` becomes
+    ``all`` pairs every right response with every wrong one of its prompt, n₊·n₋ pairs (the
+    authors' code); ``matched`` pairs each response once at most, min(n₊, n₋) pairs drawn at random
+    with ``seed`` (the paper's words). A row of weight w stands for w responses. Prompts without
+    both answers give no pair (:func:`outcome_counts` says how many). ``finished`` becomes
     ``chosen_finished`` and ``rejected_finished``.
 
     Raises ValueError for another ``how``, a weight that is no whole number (``matched``), or where
@@ -662,6 +662,8 @@ def convert_ultrainteract_rollouts(dataset: Dataset) -> Dataset:
     return _build(rows, _UNPAIRED)
 
 
+#: A data set's name → its converter: ``gsm8k-model-solutions``, ``processbench``, ``gsm8k``,
+#: ``math500``, ``ultrainteract-rollouts``.
 CONVERTERS: dict[str, Callable[[Dataset], Dataset]] = {
     "gsm8k-model-solutions": convert_gsm8k_model_solutions,
     "processbench": convert_processbench,

@@ -29,7 +29,7 @@ _IDLE_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # all but the space of "2 1/2
 
 
 def aggregate(step_rewards: Sequence[float] | np.ndarray, how: str) -> float:
-    """One score for a solution from its S step rewards (S), in nats times β.
+    """One score for a solution from its step rewards (S), in nats times β.
 
     ``sum`` is the outcome reward (all steps add up to it); ``min`` is the paper's response score
     (§4); ``mean`` does not grow with the number of steps; ``last`` is the last step's reward alone.

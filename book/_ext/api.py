@@ -140,6 +140,8 @@ def shorten_signature(
         # What stands in <> is no Python, and Sphinx then shows all of it as it is.
         return re.sub(r"~(?:\w+\.)*", "", text) if "<" in text else text
 
+    if getattr(obj, "_is_protocol", False):
+        return "", returns  # nobody calls it
     own = own_parameters(obj) if isinstance(obj, type) else None
     return short(own or signature), short(returns)
 

@@ -72,6 +72,8 @@ def is_prose(node: nodes.Node) -> bool:
 
 
 def link_names(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    if docname.startswith("book/api/"):
+        return  # docstrings have roles for their links, and ``rewards`` there is a parameter
     objects: dict[str, Any] = app.env.domaindata["py"]["objects"]
     names = short_names({full: entry.objtype for full, entry in objects.items()})
     code = [block.astext() for block in doctree.findall(nodes.literal_block)]
@@ -79,11 +81,8 @@ def link_names(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     if docname.startswith(SHEETS):
         for name in DEFINITION.findall("\n".join(code)):
             names.pop(name, None)
-    # In docstrings ``rewards`` is a parameter, and `majority_vote` a name.
-    of_the_package = docname.startswith("book/api/")
-    kinds = nodes.title_reference if of_the_package else nodes.literal
     seen = set()
-    for node in list(doctree.findall(kinds)):
+    for node in list(doctree.findall(nodes.literal)):
         full = meant(node.astext(), names, imported)
         if full is None or full in seen or not is_prose(node):
             continue

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+#: A step is labelled wrong where confidence changes by less than this: where half of it is lost.
 THRESHOLD = -0.5
 
 
