@@ -49,6 +49,7 @@ ALIASES = (
     "implicitprm.steps.Prompt",
     "implicitprm.stackmachine.normal.Form",
     "implicitprm.stackmachine.normal.Core",
+    "implicitprm.stackmachine.problems.Expression",
 )
 #: Code in the text of the command line: in backquotes, or an option.
 CODE = re.compile(r"`([^`]+)`|(?<!\S)(--[a-z][a-z-]+)")

@@ -118,6 +118,7 @@ class Snapshot(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
+        """Save at that step."""
         if state.global_step == self.step:
             save(kwargs["model"], kwargs["processing_class"], self.folder)
 
@@ -141,6 +142,7 @@ class StopAt(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
+        """Stop from that step on."""
         control.should_training_stop = state.global_step >= self.step
 
 
