@@ -1,13 +1,13 @@
 """Data sets in and out: formats, reading and writing, answers and grading, splits, converters.
 
-Formats are those of TRL, in and out as `datasets.Dataset`:
+Formats are those of TRL, in and out as ``datasets.Dataset``:
 
-- `unpaired`: prompt, completion, label;
-- `preference`: prompt, chosen, rejected;
-- `stepwise`: prompt, completions (the steps), labels (one a step).
+- ``unpaired``: prompt, completion, label;
+- ``preference``: prompt, chosen, rejected;
+- ``stepwise``: prompt, completions (the steps), labels (one a step).
 
 A prompt, completion, chosen or rejected is a string (standard) or a list of messages, dicts with
-`role` and `content` (conversational); steps are strings. Labels are bool; 0 and 1 are accepted.
+``role`` and ``content`` (conversational); steps are strings. Labels are bool; 0 and 1 are accepted.
 """
 
 import json
@@ -50,10 +50,10 @@ _OTHER_NAMES = {
 
 
 def check_format(dataset: Dataset, kind: Format) -> Dataset:
-    """The data set with bool labels, after checking that every row has the format `kind`.
+    """The data set with bool labels, after checking that every row has the format ``kind``.
 
     Further columns are kept, and a prompt may be empty. Nothing is renamed by guess: that is what
-    `CONVERTERS` are for.
+    :data:`CONVERTERS` are for.
 
     Raises ValueError for an unknown kind; for missing columns (naming those present, those needed
     and the likely rename); and, naming the first such row, for a value of the wrong type, an empty
@@ -143,9 +143,9 @@ def read_rows(source: str | Path, split: str = "train", limit: int | None = None
     """Rows of a JSONL, JSON or parquet file, or of a data set on the hub.
 
     A file ends in .jsonl, .json (an array of objects, or JSONL) or .parquet. Anything else is a
-    hub id, or a folder that `datasets.load_dataset` knows how to read; `name:configuration`
-    chooses a configuration (`openai/gsm8k:main`), and `split` a split: it says nothing about a
-    file. With `limit` only the first rows are read, and nothing after them is checked.
+    hub id, or a folder that ``datasets.load_dataset`` knows how to read; ``name:configuration``
+    chooses a configuration (``openai/gsm8k:main``), and ``split`` a split: it says nothing about a
+    file. With ``limit`` only the first rows are read, and nothing after them is checked.
 
     Columns are the union over rows; a row without one has None there.
 
@@ -173,8 +173,8 @@ def read_rows(source: str | Path, split: str = "train", limit: int | None = None
 def append_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Append rows to a JSONL file one by one, each written out before the next is asked for.
 
-    If `rows` fails half way (a crash while scoring), everything before is complete and readable:
-    count it with `read_rows` and go on from there. Returns the number of rows written.
+    If ``rows`` fails half way (a crash while scoring), everything before is complete and readable:
+    count it with :func:`read_rows` and go on from there. Returns the number of rows written.
 
     Raises ValueError where the file ends in a half-written line, which a further row would be
     glued to, or for a NaN, which JSON does not know.
@@ -295,10 +295,10 @@ _GRADING_SECONDS = 5
 def extract_answer(text: str) -> str | None:
     """The final answer that a solution states, as it is written there; None if it states none.
 
-    Three notations, of which the last one in the text counts: `#### x` (GSM8K), `\\boxed{x}` with
-    nested braces (MATH), and as the last line `A: x` (OpenAI's GSM8K model solutions) or `#9`
-    (arithmetic world). A box that is never closed is no answer. Of an amount after `####` or `A:`
-    the number alone is kept: `$18.` and `18 dollars` are 18.
+    Three notations, of which the last one in the text counts: ``#### x`` (GSM8K), ``\\boxed{x}``
+    with nested braces (MATH), and as the last line ``A: x`` (OpenAI's GSM8K model solutions) or
+    ``#9`` (arithmetic world). A box that is never closed is no answer. Of an amount after ``####``
+    or ``A:`` the number alone is kept: ``$18.`` and ``18 dollars`` are 18.
     """
     found: list[tuple[int, str | None]] = [
         (match.start(), _amount(match[1])) for match in _HASHES.finditer(text)
@@ -315,9 +315,9 @@ def extract_answer(text: str) -> str | None:
 def is_correct(response: str, answer: str) -> bool:
     """Whether the final answer that a response states equals the reference answer.
 
-    `answer` is a bare answer ("18", "\\frac{1}{2}") or a reference solution that states one. Equal
-    by math-verify: 1,000 = 1000, 18.00 = $18 = 18, 1/2 = 0.5, x² − 1 = (x−1)(x+1). A response that
-    states no answer is wrong. Model output is parsed as LaTeX by a grammar, never evaluated as
+    ``answer`` is a bare answer (``18``, ``\\frac{1}{2}``) or a reference solution that states one.
+    Equal by math-verify: 1,000 = 1000, 18.00 = $18 = 18, 1/2 = 0.5, x² − 1 = (x−1)(x+1). A response
+    that states no answer is wrong. Model output is parsed as LaTeX by a grammar, never evaluated as
     Python. One comparison is given up as unequal after 5 s; off the main thread and on Windows
     math-verify cannot interrupt itself, and there is no such limit.
 
@@ -331,7 +331,7 @@ def is_correct(response: str, answer: str) -> bool:
 
 
 def _braced(text: str, start: int) -> str | None:
-    """The text from `start` up to the brace that closes the one before it; None if none does."""
+    """The text from ``start`` up to the brace that closes the one before it; None if none does."""
     depth = 1
     for position in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[position], 0)
@@ -369,9 +369,9 @@ def _expression(answer: str, seconds: int | None) -> list[Any]:
 
 
 def split_by_prompt(dataset: Dataset, test_size: float | int, seed: int) -> DatasetDict:
-    """`train` and `test` with no prompt on both sides: rows of one prompt stay together.
+    """``train`` and ``test`` with no prompt on both sides: rows of one prompt stay together.
 
-    `test_size` is a share of the prompts (0 < float < 1) or a number of prompts (int), not of
+    ``test_size`` is a share of the prompts (0 < float < 1) or a number of prompts (int), not of
     rows. Prompts are compared exactly. Raises ValueError where a side would be empty.
     """
     prompts = [_key(prompt) for prompt in dataset["prompt"]]
@@ -381,7 +381,7 @@ def split_by_prompt(dataset: Dataset, test_size: float | int, seed: int) -> Data
 
 
 def unique_with_counts(dataset: Dataset) -> Dataset:
-    """Rows with identical prompt, completion and label merged; `weight` counts them (int).
+    """Rows with identical prompt, completion and label merged; ``weight`` counts them (int).
 
     A loss over unique rows with these weights has the gradient of the loss over all rows. Order is
     that of first appearance; other columns keep the first row's value; weights that are there
@@ -433,14 +433,14 @@ def outcome_counts(dataset: Dataset) -> OutcomeCounts:
 
 
 def balance_labels(dataset: Dataset, within: Literal["dataset", "prompt"]) -> Dataset:
-    """Unpaired rows with `weight` such that right and wrong responses count alike.
+    """Unpaired rows with ``weight`` such that right and wrong responses count alike.
 
-    `within` the data set as a whole, or within every prompt, where prompts without both answers
-    are dropped (`outcome_counts` says how many). The total weight, and that of each prompt which
-    is kept, stays as it is. The paper's "dataset-wise" and "instruction-wise balanced" CE
+    ``within`` the data set as a whole, or within every prompt, where prompts without both answers
+    are dropped (:func:`outcome_counts` says how many). The total weight, and that of each prompt
+    which is kept, stays as it is. The paper's "dataset-wise" and "instruction-wise balanced" CE
     (arXiv 2412.01981 §4.3), by weights in place of dropped rows.
 
-    Raises ValueError for another `within`, or where no right or no wrong response is there.
+    Raises ValueError for another ``within``, or where no right or no wrong response is there.
     """
     if within not in ("dataset", "prompt"):
         raise ValueError(f"within={within!r} must be 'dataset' or 'prompt'")
@@ -461,16 +461,16 @@ def balance_labels(dataset: Dataset, within: Literal["dataset", "prompt"]) -> Da
 
 
 def pair_responses(dataset: Dataset, how: Literal["all", "matched"], seed: int) -> Dataset:
-    """Unpaired rows → preference rows with `weight`: right against wrong responses of one prompt.
+    """Unpaired rows → preference rows with ``weight``, right responses against wrong ones.
 
-    `all` pairs every right response with every wrong one, n₊·n₋ pairs a prompt (the authors'
-    code); `matched` pairs each response once at most, min(n₊, n₋) pairs drawn at random with
-    `seed` (the paper's words). A row of weight w stands for w responses. Prompts without both
-    answers give no pair (`outcome_counts` says how many). `finished` becomes `chosen_finished` and
-    `rejected_finished`.
+    ``all`` pairs every right response with every wrong one of its prompt, n₊·n₋ pairs (the
+    authors' code); ``matched`` pairs each response once at most, min(n₊, n₋) pairs drawn at random
+    with ``seed`` (the paper's words). A row of weight w stands for w responses. Prompts without
+    both answers give no pair (:func:`outcome_counts` says how many). ``finished`` becomes
+    ``chosen_finished`` and ``rejected_finished``.
 
-    Raises ValueError for another `how`, a weight that is no whole number (`matched`), or where no
-    prompt has both answers.
+    Raises ValueError for another ``how``, a weight that is no whole number (``matched``), or where
+    no prompt has both answers.
     """
     if how not in ("all", "matched"):
         raise ValueError(f"how={how!r} must be 'all' or 'matched'")
@@ -505,12 +505,12 @@ def pair_responses(dataset: Dataset, how: Literal["all", "matched"], seed: int) 
 
 
 def add_mismatched(dataset: Dataset, seed: int) -> Dataset:
-    """Unpaired rows with `KL_completion`, a response that belongs to another prompt.
+    """Unpaired rows with ``KL_completion``, a response that belongs to another prompt.
 
     KTO estimates KL(π_θ‖π_ref) on them. They are part of the data set, so that they do not depend
     on batches or processes: row by row, the next response of another prompt in one random order.
     Every row is drawn from alike, whatever its weight.
-    `finished` of that response becomes `KL_finished`.
+    ``finished`` of that response becomes ``KL_finished``.
 
     Raises ValueError where there is one prompt only.
     """
@@ -572,12 +572,12 @@ _GSM8K_MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_ve
 
 
 def convert_gsm8k_model_solutions(dataset: Dataset) -> Dataset:
-    """Solutions of GSM8K test questions by four language models → unpaired, with `model`.
+    """Solutions of GSM8K test questions by four language models → unpaired, with ``model``.
 
     Source: github.com/openai/grade-school-math, example_model_solutions.jsonl (MIT): question,
     ground_truth, and for each model key a solution with is_correct. Four rows a question. The
-    calculator annotations `<<16-3=13>>`, which those models wrote for a calculator to fill in, are
-    removed: an ordinary language model has never seen them.
+    calculator annotations ``<<16-3=13>>``, which those models wrote for a calculator to fill in,
+    are removed: an ordinary language model has never seen them.
     """
     _need(dataset, "gsm8k-model-solutions", ("question", *_GSM8K_MODELS))
     rows = [
@@ -594,11 +594,11 @@ def convert_gsm8k_model_solutions(dataset: Dataset) -> Dataset:
 
 
 def convert_processbench(dataset: Dataset) -> Dataset:
-    """Qwen/ProcessBench in its official layout → stepwise, with `first_error` and its own columns.
+    """Qwen/ProcessBench in its official layout → stepwise, with ``first_error`` and own columns.
 
-    `first_error` is the human label (0-based, −1 for none). `labels` are true before it and false
-    from it on: those after it are no human labels, and step metrics leave them out
-    (`evaluation.steps_up_to_first_error`).
+    ``first_error`` is the human label (0-based, −1 for none). ``labels`` are true before it and
+    false from it on: those after it are no human labels, and step metrics leave them out
+    (:func:`~implicitprm.evaluation.steps_up_to_first_error`).
     """
     kept = ("id", "generator", "final_answer_correct")
     _need(dataset, "processbench", ("problem", "steps", "label", *kept))
@@ -625,7 +625,7 @@ def convert_processbench(dataset: Dataset) -> Dataset:
 
 
 def convert_gsm8k(dataset: Dataset) -> Dataset:
-    """openai/gsm8k (question, answer ending in `#### x`) → prompt and final answer."""
+    """openai/gsm8k (question, answer ending in ``#### x``) → prompt and final answer."""
     _need(dataset, "gsm8k", ("question", "answer"))
     rows = []
     for number, row in enumerate(dataset):
@@ -646,8 +646,8 @@ def convert_math500(dataset: Dataset) -> Dataset:
 def convert_ultrainteract_rollouts(dataset: Dataset) -> Dataset:
     """Windy0822/ultrainteract_math_rollout, the paper's rollouts → unpaired.
 
-    There `completions` are whole responses (not steps, as in TRL's stepwise format), with one
-    `correctness` each: one row a response.
+    There ``completions`` are whole responses (not steps, as in TRL's stepwise format), with one
+    ``correctness`` each: one row a response.
     """
     _need(dataset, "ultrainteract-rollouts", ("prompt", "completions", "correctness"))
     rows = []
@@ -662,6 +662,8 @@ def convert_ultrainteract_rollouts(dataset: Dataset) -> Dataset:
     return _build(rows, _UNPAIRED)
 
 
+#: A data set's name → its converter: ``gsm8k-model-solutions``, ``processbench``, ``gsm8k``,
+#: ``math500``, ``ultrainteract-rollouts``.
 CONVERTERS: dict[str, Callable[[Dataset], Dataset]] = {
     "gsm8k-model-solutions": convert_gsm8k_model_solutions,
     "processbench": convert_processbench,

@@ -3,7 +3,7 @@
 P problems, M candidates a problem, S steps a solution. Selection at n < M is the exact expectation
 over the subsets of n candidates drawn without replacement, so that a curve over n uses all M
 candidates at every point. Step metrics use the steps up to and including the first error
-(`steps_up_to_first_error`): after it there is no agreed truth of a step.
+(:func:`steps_up_to_first_error`): after it there is no agreed truth of a step.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,8 +29,8 @@ FloatArray = npt.NDArray[np.float64]
 class Interval:
     """A measured value with the bounds of its confidence interval.
 
-    `str` prints three decimals, `0.782 [0.751, 0.810]`; a format is applied to each number, and a
-    percent format says percent once: `f"{interval:.1%}"` is `78.2% [75.1, 81.0]`.
+    ``str`` prints three decimals, ``0.782 [0.751, 0.810]``; a format is applied to each number, and
+    a percent format says percent once: ``f"{interval:.1%}"`` is ``78.2% [75.1, 81.0]``.
     """
 
     value: float
@@ -55,14 +55,14 @@ def bootstrap_over_problems(
     seed: int = 0,
     confidence: float = 0.95,
 ) -> Interval:
-    """Percentile bootstrap of `statistic(indices)` with whole problems as the unit.
+    """Percentile bootstrap of ``statistic(indices)`` with whole problems as the unit.
 
     All candidates, steps and models of a problem stay together, since they are not independent.
-    `statistic` gets problem indices, some of them more than once, (P,); its value on 0..P−1 is the
-    interval's value. For a plain mean use `mean_interval`, which is vectorised.
+    ``statistic`` gets problem indices, some of them more than once, (P,); its value on 0..P−1 is
+    the interval's value. For a plain mean use :func:`mean_interval`, which is vectorised.
 
     Raises ValueError for fewer than two problems or a statistic that is NaN on a resample; what
-    `statistic` itself raises (a resample without one of the classes) is passed on.
+    ``statistic`` itself raises (a resample without one of the classes) is passed on.
     """
     if n_problems < 2:
         raise ValueError(f"an interval over problems needs at least 2 problems, got {n_problems}")
@@ -135,7 +135,7 @@ def best_of_n_accuracy(scores: npt.ArrayLike, correct: npt.ArrayLike, n: int) ->
     The candidate of rank k (counted from the lowest score) wins a subset of n with probability
     (C(k, n) − C(k−1, n)) / C(M, n); tied candidates share theirs evenly.
 
-    Raises ValueError for shapes that differ, a NaN score, `correct` other than 0/1, or n not in
+    Raises ValueError for shapes that differ, a NaN score, ``correct`` other than 0/1, or n not in
     1..M.
     """
     ranked = _no_nan(scores, "scores")
@@ -153,7 +153,7 @@ def pass_at_n(correct: npt.ArrayLike, n: int) -> FloatArray:
     """Probability that n of the M candidates contain a correct one: (P, M) → (P,).
 
     1 − C(M−c, n)/C(M, n) with c correct candidates: what an oracle that chooses would score.
-    Raises ValueError for `correct` other than 0/1 or n not in 1..M.
+    Raises ValueError for ``correct`` other than 0/1 or n not in 1..M.
     """
     truth = _correct(correct)  # (P, M)
     wrong = (truth == 0).sum(axis=1)
@@ -170,14 +170,14 @@ def vote_accuracy(
 ) -> FloatArray:
     """Expected accuracy of a vote among n of the M candidates for each problem: (P, M) → (P,).
 
-    Majority vote, or with `scores` the vote weighted by σ(score). Exact where there are no more
-    than max(draws, M) subsets (n = 1, M−1 and M always), else the mean over `draws` random
+    Majority vote, or with ``scores`` the vote weighted by σ(score). Exact where there are no more
+    than max(draws, M) subsets (n = 1, M−1 and M always), else the mean over ``draws`` random
     subsets; one seed draws the same subsets whatever the scores are, and nested ones for different
     n, so differences are paired. Tied answers share the vote evenly, and a missing answer never
-    wins (see `selection.majority_vote`). Equal answers of which some are marked correct and some
-    not count as their mean.
+    wins (see :func:`~implicitprm.selection.majority_vote`). Equal answers of which some are marked
+    correct and some not count as their mean.
 
-    Raises ValueError for shapes that differ, a NaN score, `correct` other than 0/1, n not in 1..M
+    Raises ValueError for shapes that differ, a NaN score, ``correct`` other than 0/1, n not in 1..M
     or draws < 1.
     """
     truth = _correct(correct)  # (P, M)
@@ -247,7 +247,7 @@ def _check_n(n: int, n_candidates: int) -> None:
 def steps_up_to_first_error(first_error: int, n_steps: int) -> range:
     """The steps that step metrics use: all, or those up to and including the first error.
 
-    `first_error` is a 0-based step, −1 for none. Raises ValueError where it is not a step.
+    ``first_error`` is a 0-based step, −1 for none. Raises ValueError where it is not a step.
     """
     if not -1 <= first_error < n_steps:
         raise ValueError(f"first_error={first_error} is no step of {n_steps} (−1 for none)")
@@ -259,7 +259,7 @@ def auroc(
 ) -> float:
     """Chance that a random item labelled True scores above a random one labelled False; ties half.
 
-    `weights` count how often each item occurs. Raises ValueError for shapes that differ, a NaN,
+    ``weights`` count how often each item occurs. Raises ValueError for shapes that differ, a NaN,
     labels other than 0/1, or a missing class.
     """
     checked, truth = _no_nan(scores, "scores"), _correct(labels, "labels", ndim=1)
@@ -285,11 +285,11 @@ def auroc_interval(
 ) -> Interval:
     """AUROC of items (N) with its percentile bootstrap interval over whole problems.
 
-    `problems` (N) names the problem of each item. With `parts`, masks over the items (N), it is the
-    mean of the AUROC within each part, so that a score gains nothing from telling parts apart.
-    Equal to `bootstrap_over_problems` with `auroc`, but for all resamples at once.
+    ``problems`` (N) names the problem of each item. With ``parts``, masks over the items (N), it is
+    the mean of the AUROC within each part, so that a score gains nothing from telling parts apart.
+    Equal to :func:`bootstrap_over_problems` with :func:`auroc`, but for all resamples at once.
 
-    Raises ValueError as `auroc` does, and where a resample lacks one of the classes.
+    Raises ValueError as :func:`auroc` does, and where a resample lacks one of the classes.
     """
     ranked, truth = _no_nan(scores, "scores"), _correct(labels, "labels", ndim=1)
     counted = _weights(weights, truth)
@@ -348,7 +348,7 @@ def first_error_scores(
     """Score predicted first errors as ProcessBench does (arXiv 2412.06559): F1 = 2ab/(a+b).
 
     a is the share of exact matches on solutions with label ≠ −1, b on those with label = −1; F1 is
-    0 where both are 0. `weights` count how often each solution occurs.
+    0 where both are 0. ``weights`` count how often each solution occurs.
 
     Raises ValueError for shapes that differ or where a or b has no solution.
     """
@@ -401,7 +401,7 @@ def choose_threshold(
 def rank_correlation(
     a: npt.ArrayLike, b: npt.ArrayLike, weights: npt.ArrayLike | None = None
 ) -> float:
-    """Spearman's rank correlation; with counts as `weights`, that of the repeated items.
+    """Spearman's rank correlation; with counts as ``weights``, that of the repeated items.
 
     Raises ValueError for shapes that differ, fewer than two items, a NaN, or a constant side.
     """

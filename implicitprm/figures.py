@@ -1,6 +1,6 @@
 """The figures of the chapters: one function a figure, each returns a matplotlib Figure.
 
-Titles state the finding and come from the caller, who has seen it. `show` puts a figure into a
+Titles state the finding and come from the caller, who has seen it. ``show`` puts a figure into a
 notebook as one HTML image with its alt text, the only output format whose alt text JupyterLab,
 nbconvert and Jupyter Book all keep. No pyplot, so no state between cells.
 """
@@ -50,6 +50,7 @@ class Picture:
     alt: str
 
     def png(self) -> bytes:
+        """The figure as a PNG of 256 colours."""
         drawn, stored = io.BytesIO(), io.BytesIO()
         self.figure.savefig(drawn, dpi=DOTS_PER_INCH)
         # 256 colours are a third of the bytes, and none of the difference can be seen.
@@ -82,7 +83,7 @@ def show(figure: Figure, alt: str) -> Picture:
 def has_live_front_end() -> bool:
     """Whether someone sits before the notebook whose cell is running.
 
-    JupyterLab and other front-ends say with every cell that they can ask for input (`allow_stdin`
+    JupyterLab and other front-ends say with every cell that they can ask for input (``allow_stdin``
     of the Jupyter protocol); nbconvert and nbval, which run a notebook unattended, say that they
     cannot. A cell that shows a widget asks this first, because a stored widget brings random ids
     into the notebook and is dead on a page.
@@ -96,7 +97,7 @@ def has_live_front_end() -> bool:
 def q_tree(
     q: Mapping[Tokens, float], correct: Mapping[Tokens, bool], names: Sequence[str], title: str
 ) -> Figure:
-    """The tree of a language's prefixes, with q (nats) in each node and the outcome at each leaf.
+    """The tree of a language's prefixes: q (nats times β) in the nodes, outcomes at the leaves.
 
     ``q`` holds every prefix, the root () included; ``correct`` the complete ones; ``names`` are
     the tokens as text.
@@ -1243,6 +1244,8 @@ def scaling_curves(
     return figure
 
 
+#: The arms of chapter 12: ``outcome``; ``true steps alone, all prompts``; ``implicit``; ``frozen``;
+#: ``outcome, rate of frozen``; ``frozen alone, all prompts``.
 ARM_STYLE: dict[str, dict[str, Any]] = {
     "outcome": STYLE["reference"],
     "true steps alone, all prompts": STYLE["correct"],
@@ -1258,8 +1261,8 @@ def learning_curves(
 ) -> Figure:
     """Quantities against updates: a line is a mean over seeds, its band their range.
 
-    ``panels`` maps the label of an axis to the curves (seeds, points) of names of ``ARM_STYLE``,
-    whose points are at ``updates``.
+    ``panels`` maps the label of an axis to the curves (seeds, points) of names of
+    :data:`ARM_STYLE`, whose points are at ``updates``.
     """
     figure = Figure(figsize=(min(9.6, 4.4 * len(panels)), 3.9), layout="constrained")
     figure.suptitle(title)

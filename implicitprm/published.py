@@ -28,7 +28,8 @@ class PublishedPRM:
 
     ``policy`` and ``reference`` are hub ids. ``beta`` is the coefficient of the published scoring
     script, which is not the β of training. ``best_of_n`` is the way its authors make one score of
-    the step rewards, one of ``selection.AGGREGATIONS``. ``sources`` says where each fact stands.
+    the step rewards, one of
+    :data:`~implicitprm.selection.AGGREGATIONS`. ``sources`` says where each fact stands.
     """
 
     policy: str

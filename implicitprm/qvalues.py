@@ -41,6 +41,7 @@ class Language:
     max_length: int
 
     def is_complete(self, tokens: Tokens) -> bool:
+        """Whether no token follows these."""
         return len(tokens) >= self.max_length or (len(tokens) > 0 and tokens[-1] == self.end)
 
 

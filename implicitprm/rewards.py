@@ -37,6 +37,7 @@ from implicitprm.steps import (
     response_text,
 )
 
+#: What scoring adds to a data set.
 SCORE_COLUMNS = (
     "step_rewards",
     "q_values",
@@ -161,7 +162,7 @@ class ImplicitPRM:
     """Scores the steps of solutions by the log-ratio of two causal language models.
 
     ``reference`` None stands for a uniform reference: log π_ref is taken as 0, and the reward is
-    β log π_θ (the paper's §5.3, "no reference at inference"). ``reference_cache`` is a folder in
+    β log π_θ (the paper's §5.4, "no reference at inference"). ``reference_cache`` is a folder in
     which a :class:`~implicitprm.reference_cache.ReferenceCache` keeps the log-probabilities of the
     reference; the model must not change from then on.
     """
@@ -217,7 +218,10 @@ class ImplicitPRM:
         )
 
     def score(self, prompt: Prompt, steps: Sequence[str], finished: bool = True) -> ScoredSolution:
-        """Score one solution. ``finished`` False scores one that is still being written."""
+        """Score one solution. ``finished`` False scores one that is still being written.
+
+        Raises as :meth:`score_solutions`.
+        """
         return self.score_solutions([Solution(prompt, tuple(steps), finished)])[0]
 
     def score_solutions(
@@ -244,7 +248,7 @@ class ImplicitPRM:
         ]
 
     def score_dataset(self, dataset: datasets.Dataset, batch_size: int = 32) -> datasets.Dataset:
-        """Score a data set and return it with the columns of ``SCORE_COLUMNS`` added.
+        """Score a data set and return it with :data:`SCORE_COLUMNS` added.
 
         Rows have a ``prompt`` and either ``completions``, the steps (the stepwise format), or
         ``completion``, a whole response that is split at the separator. ``outcome`` is the sum of

@@ -1,8 +1,9 @@
 """Choose one of N candidate solutions: best-of-N, majority vote, weighted vote.
 
-A candidate is scored by one number made from its step rewards (`aggregate`). Best-of-N takes the
-candidate with the highest score; a vote takes the answer that most candidates give, each candidate
-counting one (majority) or σ(score) (weighted vote, arXiv 2412.01981 §4 and the authors' code).
+A candidate is scored by one number made from its step rewards (:func:`aggregate`). Best-of-N takes
+the candidate with the highest score; a vote takes the answer that most candidates give, each
+candidate counting one (majority) or σ(score) (weighted vote, arXiv 2412.01981 §4 and the authors'
+code).
 """
 
 import re
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
+#: The ways to make one score of step rewards.
 AGGREGATIONS = ("sum", "min", "mean", "last")
 
 # A shared largest total can differ in its last digits when it was added up in another order.
@@ -27,12 +29,12 @@ _IDLE_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # all but the space of "2 1/2
 
 
 def aggregate(step_rewards: Sequence[float] | np.ndarray, how: str) -> float:
-    """One score for a solution from its S step rewards (nats).
+    """One score for a solution from its step rewards (S), in nats times β.
 
-    `sum` is the outcome reward (all steps add up to it); `min` is the paper's response score (§4);
-    `mean` does not grow with the number of steps; `last` is the last step's reward alone.
+    ``sum`` is the outcome reward (all steps add up to it); ``min`` is the paper's response score
+    (§4); ``mean`` does not grow with the number of steps; ``last`` is the last step's reward alone.
 
-    Raises ValueError for an unknown `how`, no steps, or a NaN.
+    Raises ValueError for an unknown ``how``, no steps, or a NaN.
     """
     rewards = np.asarray(step_rewards, dtype=float)  # (S,)
     if how not in AGGREGATIONS:
@@ -61,9 +63,9 @@ def best_of_n(scores: Sequence[float] | np.ndarray) -> int:
 def majority_vote(answers: Sequence[str | None]) -> str | None:
     """The answer that most of the N candidates give; of tied answers, the one that came first.
 
-    `None` or a blank string is a missing answer: it never wins against a given one, and None is
-    returned only where every answer is missing. Answers are compared as `answer_key` writes them
-    and returned as the first candidate wrote them. Raises ValueError for no candidates.
+    ``None`` or a blank string is a missing answer: it never wins against a given one, and None is
+    returned only where every answer is missing. Answers are compared as :func:`answer_key` writes
+    them and returned as the first candidate wrote them. Raises ValueError for no candidates.
     """
     return _vote(answers, np.ones(len(answers)))
 
@@ -75,7 +77,7 @@ def weighted_vote(
 
     The sigmoid makes every vote positive, and makes the result depend on β: where all scores are
     near 0, all votes are near ½ and this is nearly a majority vote. Ties and missing answers as in
-    `majority_vote`. Raises ValueError for no candidates, a NaN, or different lengths.
+    :func:`majority_vote`. Raises ValueError for no candidates, a NaN, or different lengths.
     """
     checked = _checked_scores(scores)
     if len(checked) != len(answers):
@@ -87,9 +89,9 @@ def weighted_vote(
 def answer_key(answer: str) -> str:
     """One spelling for equal answers: numbers exactly, any other text without its white space.
 
-    1,000 = 1000; 18.00 = $18 = 18; 1/2 = 0.5 = \\frac{1}{2}; 50% = 50. Two different LaTeX
+    1,000 = 1000; 18.00 = $18 = 18; 1/2 = 0.5 = ``\\frac{1}{2}``; 50% = 50. Two different LaTeX
     expressions of one value keep different keys: votes must be cheap, and grading, which has to
-    see through that, is done by math-verify (`data.is_correct`).
+    see through that, is done by math-verify (:func:`~implicitprm.data.is_correct`).
     """
     text = _IDLE_SPACE.sub("", _DECORATION.sub("", answer)).rstrip(".")
     if latex := _LATEX_FRACTION.fullmatch(text):

@@ -5,7 +5,7 @@ token that ends the turn. This module renders that text, tokenises it once, and 
 tokenizer's character offsets which step every response token belongs to:
 
 - a token belongs to the step that holds its first character;
-- a separator belongs to the step before it, a prefix such as "Step 1: " to the step it names;
+- a separator belongs to the step before it, a prefix such as ``Step 1:`` to the step it names;
 - tokens with equal offsets (the bytes of one character) stay together;
 - the end-of-turn token belongs to the last step, and what follows it is not response.
 

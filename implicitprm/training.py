@@ -42,11 +42,14 @@ from implicitprm.steps import EncodedSolution, Solution, SolutionFormat, encode,
 
 @dataclass(frozen=True)
 class Response:
-    """Where a row of a data set keeps one of its responses."""
+    """The names of the columns that hold one of a row's responses.
+
+    ``text``: the response; ``finished``: whether it is finished; ``ref_logps``: its log-probability
+    under the reference. The names are TRL's.
+    """
 
     text: str
     finished: str
-    #: its log-probability under the reference; the names are TRL's
     ref_logps: str
 
 
@@ -64,6 +67,7 @@ class Objective:
     responses: tuple[Response, ...]
 
 
+#: The objectives: ``ce``, ``kto``, ``dpo`` and ``nca``.
 OBJECTIVES: dict[str, Objective] = {
     "ce": Objective("unpaired", (COMPLETION,)),
     "kto": Objective("unpaired", (COMPLETION, MISMATCHED)),
@@ -74,9 +78,11 @@ OBJECTIVES: dict[str, Objective] = {
 
 @dataclass
 class ImplicitPRMConfig(TrainingArguments):
-    """TrainingArguments plus objective and β.
+    """TrainingArguments plus ``objective``, one of :data:`OBJECTIVES`, and β.
 
-    The defaults are the paper's for an 8B model (§4.1), but for the floor of its cosine schedule.
+    The defaults are the paper's for an 8B model (§4.1), except that the learning rate falls to 0
+    and not to the paper's floor. Raises ValueError for another objective or a β that is not
+    positive.
 
     β multiplies a log-ratio in nats per *response*: small models and short responses need a larger
     one, see chapter 06.
@@ -109,7 +115,7 @@ class ImplicitPRMConfig(TrainingArguments):
 
 
 class ImplicitPRMTrainer(Trainer):
-    """Trains ``model`` with one of OBJECTIVES on outcome data.
+    """Trains ``model`` with one of :data:`OBJECTIVES` on outcome data.
 
     ``reference`` is the model behind the reference log-probabilities; give ``model`` itself to
     refer to its weights before training, or None to train without one. CE and KTO read rows of

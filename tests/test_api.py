@@ -114,9 +114,44 @@ def test_a_command_shows_the_type_of_a_parameter_and_no_address() -> None:
     short, _ = extension("api").shorten_signature(None, "", "", None, None, written, None)
     assert short == "(names: list[str] | None = None)"
     # What is left in <> makes Sphinx show the text, in which a tilde shortens nothing.
-    written = "(ranges: ~collections.abc.Mapping[str, int] = <factory>)"
+    written = "(ranges: ~collections.abc.Mapping[str, int] = <object>)"
     short, _ = extension("api").shorten_signature(None, "", "", None, None, written, None)
-    assert short == "(ranges: Mapping[str, int] = <factory>)"
+    assert short == "(ranges: Mapping[str, int] = <object>)"
+    # A field with a factory has some default.
+    written = "(ranges: dict[str, int] = <factory>)"
+    short, _ = extension("api").shorten_signature(None, "", "", None, None, written, None)
+    assert short == "(ranges: dict[str, int] = ...)"
+
+
+def test_a_signature_names_the_packages_types() -> None:
+    from sphinx.util.typing import stringify_annotation
+
+    from implicitprm.comparisons.math_shepherd import Grader
+    from implicitprm.steps import Prompt
+
+    api = extension("api")
+    types = (Prompt, Grader, Prompt | None, str)
+    written = ", ".join(stringify_annotation(kind, "smart") for kind in types)
+    short, _ = api.shorten_signature(None, "", "", None, None, f"({written})", None)
+    prompt = "~implicitprm.steps.Prompt"
+    assert short == (
+        f"({prompt}, ~implicitprm.comparisons.math_shepherd.Grader, {prompt} | None, str)"
+    )
+
+
+def test_a_protocol_has_no_signature() -> None:
+    from implicitprm.reinforce.loop import ProcessReward
+
+    api = extension("api")
+    short, _ = api.shorten_signature(None, "", "", ProcessReward, None, "(*args, **kwargs)", None)
+    assert short == ""
+
+
+def test_the_text_of_a_command_has_its_code_as_code() -> None:
+    text = "Memory that `train` needs, as long as --max-length. A x-ray--like thing."
+    paragraph = extension("api").help_text(text)
+    assert [node.astext() for node in paragraph.findall(nodes.literal)] == ["train", "--max-length"]
+    assert paragraph.astext() == text.replace("`", "")
 
 
 def test_a_class_shows_its_own_fields_and_not_those_of_another_package() -> None:
@@ -189,6 +224,36 @@ def test_without_an_import_an_ambiguous_name_is_not_linked_and_a_plain_word_is_w
     assert links.meant("sample_problem", names, {}) is None
     imported = links.imported_names(["from implicitprm.steps import Solution, encode"])
     assert links.meant("encode", names, imported) == "implicitprm.steps.encode"
+
+
+def test_in_a_sheet_the_names_that_its_code_defines_are_the_learners_own() -> None:
+    links = extension("function_links")
+    objects = {full: SimpleNamespace(objtype=kind) for full, kind in OBJECTS.items()}
+    for entry in objects.values():
+        entry.docname, entry.node_id = "book/api/rewards", "id"
+    builder = SimpleNamespace(get_relative_uri=lambda start, end: f"{end}.html")
+    env = SimpleNamespace(domaindata={"py": {"objects": objects}})
+    for docname, linked in (
+        ("notebooks/exercises/01_step_rewards", ["ImplicitPRM"]),
+        ("notebooks/01_reward", ["step_rewards", "ImplicitPRM"]),
+        ("book/api/rewards", []),
+    ):
+        made = new_document("")
+        code = nodes.literal_block("", "def step_rewards(r):\n    return r")
+        words = [nodes.literal("", name) for name in ("step_rewards", "ImplicitPRM")]
+        made += [nodes.paragraph("", "", *words), code]
+        links.link_names(SimpleNamespace(env=env, builder=builder), made, docname)
+        assert [link.astext() for link in made.findall(nodes.reference)] == linked
+
+
+def test_matches_in_a_text_become_nodes() -> None:
+    text = nodes.paragraph("", "", nodes.Text("one 2 three 4"))
+    made_of = {"2": nodes.strong("", "two")}
+    linkable = extension("linkable")
+    linkable.replace_matches(text[0], re.compile(r"\d"), lambda match: made_of.get(match[0]))
+    assert [node.astext() for node in text] == ["one ", "two", " three 4"]
+    linkable.replace_matches(text[2], re.compile(r"\d"), lambda match: None)
+    assert text.astext() == "one two three 4"
 
 
 def test_a_name_is_prose_outside_headings_links_and_outputs() -> None:
@@ -305,3 +370,27 @@ def test_a_section_that_is_no_exercise_stays_as_it_is() -> None:
     before = made.pformat()
     statements.Exercises(made).apply()
     assert made.pformat() == before
+
+
+# ---- Exercise sheets ------------------------------------------------------------------------
+
+
+def test_a_fold_of_a_sheet_is_named_by_what_it_hides_and_shows_no_marks() -> None:
+    sources = {
+        "def f(x):\n    # BEGIN SOLUTION\n    return x\n    # END SOLUTION": "solution",
+        "# Checked.\n# BEGIN HIDDEN TESTS\nassert f(1)\n# END HIDDEN TESTS": "tests",
+        "assert f(0) == 0  # the BEGIN": "",
+    }
+    blocks = [nodes.literal_block(source, source) for source in sources]
+    cells = [nodes.container("", nodes.container("", block)) for block in blocks]
+    made = document(*cells, title="Sheet")
+    extension("sheets").Folds(made).apply()
+    texts = [block.astext() for block in blocks]
+    assert texts == ["def f(x):\n    return x", "# Checked.\nassert f(1)", list(sources)[2]]
+    assert [block.rawsource for block in blocks] == texts
+    shown = [(cell.get("prompt_show"), cell.get("prompt_hide")) for cell in cells]
+    assert shown == [
+        ("Show the solution", "Hide the solution"),
+        ("Show the tests", "Hide the tests"),
+        (None, None),
+    ]

@@ -2,8 +2,8 @@
 
 A module's text ends with the chapter that introduces it. Functions and classes without a docstring
 are listed all the same; constants are where a ``#:`` comment explains them, with their value if it
-is short; fields of a dataclass stand in its signature and are not listed again. ``{commands}``
-lists the command line.
+is short; fields of a dataclass stand in its signature and are not listed again. A signature has the
+names of the package's types, not what they stand for. ``{commands}`` lists the command line.
 """
 
 from __future__ import annotations
@@ -14,26 +14,45 @@ import re
 import sys
 from dataclasses import is_dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 from docutils import nodes
+from linkable import replace_matches
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.errors import PycodeError
 from sphinx.ext.autodoc import DataDocumenter
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.inspect import stringify_signature
+from sphinx.util.nodes import make_refnode
 from sphinx.util.typing import stringify_annotation
 
 #: The longest value of a constant that is shown, in characters.
-SHOWN_VALUE = 60
+SHOWN_VALUE = 100
 #: Their values are the same everywhere; a path, for one, would name the machine of the build.
 PLAIN = (int, float, str, tuple)
 
 ARRAY_LIKE = stringify_annotation(npt.ArrayLike, "smart")
 ARRAY = re.compile(r"~numpy\.ndarray\[.*?, ~numpy\.dtype\[([\w~.]*)\]\]")
+
+#: Types of the package that autodoc unfolds; one that contains another stands before it.
+ALIASES = (
+    "implicitprm.comparisons.math_shepherd.Grader",
+    "implicitprm.reinforce.loop.StepRewards",
+    "implicitprm.reinforce.loop.Evaluate",
+    "implicitprm.beam_search.Guide",
+    "implicitprm.steps.Prompt",
+    "implicitprm.stackmachine.normal.Form",
+    "implicitprm.stackmachine.normal.Core",
+    "implicitprm.stackmachine.problems.Expression",
+)
+#: Code in the text of the command line: in backquotes, or an option.
+CODE = re.compile(r"`([^`]+)`|(?<!\S)(--[a-z][a-z-]+)")
 
 #: A parameter of a command, with what typer says of it: an object at some address.
 OPTION = re.compile(r"~\w+\.Annotated\[(.*?), <[^>]*>\]")
@@ -88,18 +107,42 @@ def own_parameters(cls: type) -> str | None:
     return stringify_signature(inspect.Signature(own))
 
 
+@cache
+def unfolded() -> dict[str, str]:
+    """What autodoc writes for each of ALIASES → its name."""
+    found = {}
+    for name in ALIASES:
+        module, _, alias = name.rpartition(".")
+        found[stringify_annotation(getattr(import_module(module), alias), "smart")] = f"~{name}"
+    return found
+
+
+def find_alias(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.TextElement
+) -> nodes.reference | None:
+    """The place of a type that is a constant; Sphinx looks for a class of that name."""
+    entry = env.domaindata["py"]["objects"].get(node.get("reftarget"))
+    if entry is None or entry.objtype != "data":
+        return None
+    return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, content)
+
+
 def shorten_signature(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str, returns: str
 ) -> tuple[str, str]:
-    """Name NumPy's types as they are written, which autodoc unfolds over several lines."""
+    """Name types as they are written, which autodoc unfolds, NumPy's over several lines."""
 
     def short(text: str) -> str:
         text = (text or "").replace(ARRAY_LIKE, "~numpy.typing.ArrayLike")
         text = ARRAY.sub(r"~numpy.typing.NDArray[\1]", text)
-        text = OPTION.sub(r"\1", text)
+        text = OPTION.sub(r"\1", text).replace("<factory>", "...")
+        for written, name in unfolded().items():
+            text = text.replace(written, name)
         # What stands in <> is no Python, and Sphinx then shows all of it as it is.
         return re.sub(r"~(?:\w+\.)*", "", text) if "<" in text else text
 
+    if getattr(obj, "_is_protocol", False):
+        return "", returns  # nobody calls it
     own = own_parameters(obj) if isinstance(obj, type) else None
     return short(own or signature), short(returns)
 
@@ -132,6 +175,13 @@ def read_own_sources_only() -> None:
     ModuleAnalyzer.for_module = own  # type: ignore[method-assign]
 
 
+def help_text(text: str, *before: nodes.Node) -> nodes.paragraph:
+    """What a command says of itself, its code set as code."""
+    paragraph = nodes.paragraph("", "", *before, nodes.Text(text))
+    replace_matches(paragraph[-1], CODE, lambda code: nodes.literal("", code[1] or code[2]))
+    return paragraph
+
+
 class Commands(SphinxDirective):
     """A section for each command: what it does, and its options with their defaults."""
 
@@ -147,7 +197,7 @@ class Commands(SphinxDirective):
         section = nodes.section(ids=[f"implicitprm-{name}"], names=[name])
         section += nodes.title("", "", nodes.literal("", f"implicitprm {name}"))
         for paragraph in command.help.split("\n\n"):
-            section += nodes.paragraph("", " ".join(paragraph.split()))
+            section += help_text(" ".join(paragraph.split()))
         options = nodes.bullet_list()
         for parameter in command.params:
             spelled = "/".join([*parameter.opts, *parameter.secondary_opts])
@@ -156,8 +206,7 @@ class Commands(SphinxDirective):
                 text += " (required)"
             elif parameter.default is not None and parameter.default is not False:
                 text += f" (default: {parameter.default})"
-            line = nodes.paragraph("", "", nodes.literal("", spelled), nodes.Text(f"  {text}"))
-            options += nodes.list_item("", line)
+            options += nodes.list_item("", help_text(f"  {text}", nodes.literal("", spelled)))
         section += options
         return section
 
@@ -170,4 +219,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", name_the_chapter)
     app.connect("autodoc-process-signature", shorten_signature)
     app.connect("autodoc-skip-member", keep_code)
+    app.connect("missing-reference", find_alias)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

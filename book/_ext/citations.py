@@ -9,11 +9,11 @@ that ``eprint`` is cited when the book is built: as "Yuan et al. (2024)", and in
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from docutils import nodes
+from linkable import is_inside, replace_matches
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -59,15 +59,6 @@ def bibliography(environment: BuildEnvironment) -> Any:
     return environment.get_domain("cite")
 
 
-def in_a_sentence(node: nodes.Node) -> bool:
-    """Whether a reader reads the node as running text."""
-    while node.parent is not None:
-        node = node.parent
-        if isinstance(node, NO_SENTENCE):
-            return False
-    return True
-
-
 class CitePapers(SphinxTransform):
     """Replace the papers in a document by references to be resolved in the domain ``cite``."""
 
@@ -85,8 +76,8 @@ class CitePapers(SphinxTransform):
         for child in list(block.children):
             if isinstance(child, nodes.reference):
                 self.cite_link(child, before)
-            elif isinstance(child, nodes.Text) and PAPER.search(child) and in_a_sentence(child):
-                block.replace(child, list(self.cite_text(child, before)))
+            elif isinstance(child, nodes.Text) and not is_inside(child, NO_SENTENCE):
+                self.cite_text(child, before)
             if not isinstance(child, nodes.math):
                 before += child.astext()
 
@@ -97,14 +88,12 @@ class CitePapers(SphinxTransform):
         if address and text and address[1] == text[1]:
             link.replace_self(self.citation(text[1], before, link.astext(), link))
 
-    def cite_text(self, text: nodes.Text, before: str) -> Iterator[nodes.Node]:
-        end = 0
-        for paper in PAPER.finditer(text):
-            yield nodes.Text(text[end : paper.start()])
+    def cite_text(self, text: nodes.Text, before: str) -> None:
+        def cited(paper: re.Match[str]) -> nodes.Node:
             before_paper = before + text[: paper.start()]
-            yield self.citation(paper[1], before_paper, paper[0], text.parent)
-            end = paper.end()
-        yield nodes.Text(text[end:])
+            return self.citation(paper[1], before_paper, paper[0], text.parent)
+
+        replace_matches(text, PAPER, cited)
 
     def citation(self, number: str, before: str, text: str, place: nodes.Node) -> nodes.Node:
         """A reference to the entry of a paper that stands behind the text ``before``."""

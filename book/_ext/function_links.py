@@ -2,6 +2,7 @@
 
 The chapters say such names in backticks, which JupyterLab shows as they are; here, at build time,
 the first use on a page becomes a link. A heading stays as it is, and so does what a cell printed.
+What an exercise sheet asks for is the learner's own function, whatever the package has.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from docutils import nodes
+from linkable import is_inside
 from sphinx.application import Sphinx
 from sphinx.util.nodes import make_refnode
 
@@ -22,6 +24,9 @@ OF_A_CLASS = frozenset({"attribute", "method", "property"})
 NOT_LINKED = (nodes.title, nodes.reference, nodes.literal_block)
 #: Outputs show what they show, and an exercise names the arguments of a function to be written.
 NO_PROSE = frozenset({"cell_output", "exercise"})
+#: On these pages a name that the code defines is that function, and not the package's.
+SHEETS = "notebooks/exercises/"
+DEFINITION = re.compile(r"^def (\w+)", re.MULTILINE)
 IMPORT = re.compile(r"^from (implicitprm[\w.]*) import (\([^)]*\)|[^\n]*)", re.MULTILINE)
 
 Names = dict[str, set[str]]
@@ -63,22 +68,21 @@ def meant(text: str, names: Names, imported: Mapping[str, str]) -> str | None:
 
 
 def is_prose(node: nodes.Node) -> bool:
-    while node.parent is not None:
-        node = node.parent
-        if isinstance(node, NOT_LINKED) or NO_PROSE & set(node.get("classes", ())):
-            return False
-    return True
+    return not is_inside(node, NOT_LINKED, NO_PROSE)
 
 
 def link_names(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    if docname.startswith("book/api/"):
+        return  # docstrings have roles for their links, and ``rewards`` there is a parameter
     objects: dict[str, Any] = app.env.domaindata["py"]["objects"]
     names = short_names({full: entry.objtype for full, entry in objects.items()})
-    imported = imported_names(block.astext() for block in doctree.findall(nodes.literal_block))
-    # In docstrings ``rewards`` is a parameter, and `majority_vote` a name.
-    of_the_package = docname.startswith("book/api/")
-    kinds = nodes.title_reference if of_the_package else nodes.literal
+    code = [block.astext() for block in doctree.findall(nodes.literal_block)]
+    imported = imported_names(code)
+    if docname.startswith(SHEETS):
+        for name in DEFINITION.findall("\n".join(code)):
+            names.pop(name, None)
     seen = set()
-    for node in list(doctree.findall(kinds)):
+    for node in list(doctree.findall(nodes.literal)):
         full = meant(node.astext(), names, imported)
         if full is None or full in seen or not is_prose(node):
             continue

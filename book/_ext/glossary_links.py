@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from docutils import nodes
+from linkable import is_inside, replace_matches
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.builders import Builder
@@ -35,6 +36,7 @@ LEFT_ALONE = (
     nodes.title,
     addnodes.desc_signature,
 )
+NOT_CHANGED = frozenset({"cell_output"})
 CHAPTER = re.compile(r" Chapter \d\d\.$")
 
 
@@ -72,14 +74,7 @@ def pattern_of(names: dict[str, Entry]) -> re.Pattern[str]:
 
 
 def may_be_linked(text: nodes.Text) -> bool:
-    node: nodes.Node | None = text.parent
-    while node is not None:
-        if isinstance(node, LEFT_ALONE):
-            return False
-        if isinstance(node, nodes.container) and "cell_output" in node["classes"]:
-            return False
-        node = node.parent
-    return True
+    return not is_inside(text, LEFT_ALONE, NOT_CHANGED)
 
 
 class Linker:
@@ -93,29 +88,20 @@ class Linker:
     def link(self, doctree: nodes.document) -> None:
         pattern = pattern_of(self.names)
         for text in list(doctree.findall(nodes.Text)):
-            if pattern.search(text) and may_be_linked(text):
-                text.parent.replace(text, list(self.parts(text, pattern)))
+            if may_be_linked(text):
+                replace_matches(text, pattern, self.first_link)
 
-    def parts(self, text: str, pattern: re.Pattern[str]) -> Iterator[nodes.Node]:
-        end = 0
-        for match in pattern.finditer(text):
-            entry = self.entry_of(match[1])
-            if entry in self.linked:
-                continue
-            self.linked.add(entry)
-            yield nodes.Text(text[end : match.start()])
-            link = make_refnode(
-                self.builder,
-                self.docname,
-                entry.docname,
-                entry.anchor,
-                nodes.Text(match[0]),
-                entry.text,
-            )
-            link["classes"].append("glossary-term")
-            yield link
-            end = match.end()
-        yield nodes.Text(text[end:])
+    def first_link(self, term: re.Match[str]) -> nodes.reference | None:
+        entry = self.entry_of(term[1])
+        if entry in self.linked:
+            return None
+        self.linked.add(entry)
+        name = nodes.Text(term[0])
+        link = make_refnode(
+            self.builder, self.docname, entry.docname, entry.anchor, name, entry.text
+        )
+        link["classes"].append("glossary-term")
+        return link
 
     def entry_of(self, name: str) -> Entry:
         """The entry of a name that may stand at the beginning of a sentence."""

@@ -15,6 +15,7 @@ from itertools import takewhile
 from pathlib import PurePosixPath
 
 from docutils import nodes
+from linkable import is_inside, replace_matches
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
@@ -124,28 +125,17 @@ class Mentions(SphinxPostTransform):
 
     def run(self, **kwargs: object) -> None:
         for text in list(self.document.findall(nodes.Text)):
-            if PROPOSITION.search(text) and self.is_mention(text):
-                parts = PROPOSITION.split(text.astext())
-                linked: list[nodes.Node] = [nodes.Text(parts[0])]
-                for number, after in zip(parts[1::2], parts[2::2], strict=True):
-                    linked += [self.link(number), nodes.Text(after)]
-                text.parent.replace(text, linked)
+            if not is_inside(text, NOT_LINKED, {"cell_output"}):
+                replace_matches(text, PROPOSITION, self.link)
 
-    def is_mention(self, node: nodes.Node) -> bool:
-        while node.parent is not None:
-            node = node.parent
-            if isinstance(node, NOT_LINKED) or "cell_output" in node.get("classes", ()):
-                return False
-        return True
-
-    def link(self, number: str) -> addnodes.pending_xref:
+    def link(self, proposition: re.Match[str]) -> addnodes.pending_xref:
         return addnodes.pending_xref(
             "",
-            nodes.inline("", f"Proposition {number}"),
+            nodes.inline("", proposition[0]),
             refdoc=self.env.docname,
             refdomain="prf",
             reftype="ref",
-            reftarget=label_of(number),
+            reftarget=label_of(proposition[1]),
             refexplicit=True,
             refwarn=True,
         )

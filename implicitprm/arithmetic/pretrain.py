@@ -52,6 +52,7 @@ class Recipe:
 
 
 def recipes() -> dict[str, Recipe]:
+    """Generator's name → how it is made."""
     tutor = Tutor(TUTOR_SEED)
     return {
         "reasoner": Recipe(tutor, 1800, 3e-3, snapshot=(EARLY_STEP, "early")),
@@ -79,6 +80,7 @@ class TutorStream(IterableDataset):
                 yield self.row(sample_problem(rng, (length, length)), rng)
 
     def row(self, problem: Problem, rng: np.random.Generator) -> dict[str, list[int]]:
+        """A problem with a solution of the tutor, tokenised as by :func:`training_row`."""
         solution = SEPARATOR.join(self.tutor.solve(problem, rng))
         return training_row(self.tokenizer, problem.prompt, solution)
 
@@ -116,11 +118,13 @@ class Snapshot(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
+        """Save at that step."""
         if state.global_step == self.step:
             save(kwargs["model"], kwargs["processing_class"], self.folder)
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Save model and tokenizer in one folder, from which transformers loads both."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -138,6 +142,7 @@ class StopAt(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
+        """Stop from that step on."""
         control.should_training_stop = state.global_step >= self.step
 
 

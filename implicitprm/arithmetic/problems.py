@@ -24,6 +24,7 @@ SEPARATOR = "\n"
 ARITHMETIC_FORMAT = SolutionFormat(separator=SEPARATOR)
 APPLY = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 OPERANDS = {"+": range(1, 10), "-": range(1, 10), "*": range(2, 6)}
+#: How often each operation is drawn: + and − four times in ten, * twice.
 OPERATION_PROBABILITIES = {"+": 0.4, "-": 0.4, "*": 0.2}
 #: Shortest and longest chain of operations.
 CHAIN_LENGTHS = (3, 8)
@@ -53,6 +54,7 @@ class Fact:
 
     @property
     def result(self) -> int:
+        """The entry itself, 0..49."""
         return APPLY[self.operation](self.state, self.operand) % MODULUS
 
     def __str__(self) -> str:
@@ -94,6 +96,7 @@ class Problem:
 
     @property
     def prompt(self) -> str:
+        """The problem as text, ``7+5-3`` and a line end."""
         return f"{self.start}" + "".join(f"{o}{n}" for o, n in self.operations) + "\n"
 
     @property
@@ -107,6 +110,7 @@ class Problem:
 
     @property
     def answer(self) -> int:
+        """The result of the last operation, 0..49."""
         return self.facts[-1].result
 
     @property

@@ -32,6 +32,7 @@ class Habit:
 
     @property
     def error_rate(self) -> float:
+        """How often the answer is not the true one."""
         return 1.0 - self.cumulative[0]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+#: The relative change of confidence below which a step is labelled wrong: more than half is lost.
 THRESHOLD = -0.5
 
 

@@ -7,7 +7,8 @@ outcome at every step it is an outcome reward model (arXiv 2110.14168) and AutoP
 nothing else.
 
 Shapes: ``input_ids``, ``attention_mask`` and ``response_mask`` are (B, T); ``step_last`` (B, S) is
-the position of each step's last token, repeated after the last step; all return (B, S).
+the position of each step's last token, repeated after the last step. ``forward`` of each returns
+the logits of the steps (B, S); what a scorer does not read it is given all the same.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ def step_sums(values: Tensor, step_last: Tensor) -> Tensor:
 
 
 class LinearHead(nn.Module):
-    """transformers' token classification with one label: a linear map of the last hidden state."""
+    """transformers' token classification with one label: a linear map of the last hidden state.
+
+    ``name`` is a hub id or a folder.
+    """
 
     def __init__(self, name: str):
         super().__init__()
@@ -47,7 +51,10 @@ class LinearHead(nn.Module):
 
 
 class NextTokenHead(nn.Module):
-    """log π("+") − log π("−") of the next token after a step, as Math-Shepherd's models say it."""
+    """log π(``+``) − log π(``−``) of the next token after a step, as Math-Shepherd's models say it.
+
+    ``plus`` and ``minus`` are the ids of these two tokens.
+    """
 
     def __init__(self, model: PreTrainedModel, plus: int, minus: int):
         super().__init__()

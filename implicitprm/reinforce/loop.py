@@ -62,8 +62,13 @@ class ReinforceConfig:
     ``batches`` batches of ``prompts_per_batch`` prompts with ``group_size`` responses each are
     sampled; each is used for ``minibatches`` updates. Credit is ``outcome_weight`` times the
     outcome's advantage plus ``process_weight`` times that of the process rewards, which are given
-    to tokens or steps and added up, or, with ``min_temperature``, taken in min-form.
-    ``accuracy_bounds`` None keeps every prompt.
+    to tokens or steps and added up, or, with ``min_temperature``, taken in min-form. ``normalise``
+    scales the process rewards (:func:`~implicitprm.reinforce.terms.unit_scale`) and whitens the
+    sum. ``accuracy_bounds`` None keeps every prompt.
+
+    ``clip`` is ε of the clipped ratio, ``kl_weight`` stands before the KL divergence from the
+    reference. ``micro_batch_size`` is how many responses a backward pass takes at a time, which
+    changes memory and not the update. ``evaluate_every`` and ``save_every`` count batches.
     """
 
     learning_rate: float
@@ -126,9 +131,11 @@ class ProcessReward(Protocol):
         A reward that learns does so here, after the rewards it returns were computed.
         """
 
-    def state(self) -> dict[str, Any]: ...
+    def state(self) -> dict[str, Any]:
+        """What a killed run needs to go on, for ``torch.save``; {} where nothing is learned."""
 
-    def load_state(self, state: dict[str, Any]) -> None: ...
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` returned."""
 
 
 # ---- Responses -------------------------------------------------------------------------------
@@ -286,9 +293,11 @@ class ImplicitReward:
         self._optimizer.zero_grad()
 
     def state(self) -> dict[str, Any]:
+        """The weights of the model and the state of its optimiser."""
         return {"model": self.model.state_dict(), "optimizer": self._optimizer.state_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` returned."""
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
 
@@ -315,10 +324,11 @@ class StepReward:
         return found, {}
 
     def state(self) -> dict[str, Any]:
+        """Nothing: known rewards do not change."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        pass
+        """Does nothing."""
 
 
 # ---- Advantages and updates ------------------------------------------------------------------
@@ -352,6 +362,7 @@ def advantages(rewards: Tensor | None, batch: Batch, config: ReinforceConfig) ->
 
 
 def new_optimizer(model: PreTrainedModel, learning_rate: float) -> torch.optim.Optimizer:
+    """AdamW with β₂ = 0.95 and no weight decay, for policy and reward model."""
     return torch.optim.AdamW(
         model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0
     )

@@ -51,6 +51,7 @@ def pushed(instruction: str) -> str | None:
 
 
 def is_instruction(text: str) -> bool:
+    """Whether the machine knows this instruction."""
     return pushed(text) is not None or text in OPERATIONS or text in ("swap", "end")
 
 

@@ -105,6 +105,7 @@ class Task:
 
     @property
     def prompt(self) -> str:
+        """The expression as text, and a line end."""
         return write(self.expression) + SEPARATOR
 
     @property

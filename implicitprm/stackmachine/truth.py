@@ -181,6 +181,7 @@ class ProgramTruth:
 
 @lru_cache(maxsize=4096)
 def target_of(task: Task) -> Target:
+    """The target of a task; the last 4,096 are kept."""
     return Target(task)
 
 

@@ -43,10 +43,12 @@ CONTEXTS: tuple[Context, ...] = tuple(
 
 
 def head(expression: Expression) -> str:
+    """A variable itself, or the sign of an operation."""
     return expression if isinstance(expression, str) else expression.sign
 
 
 def context_of(operation: Operation) -> Context:
+    """What the tutor's errors on this operation depend on."""
     return operation.sign, head(operation.left), head(operation.right)
 
 
@@ -77,6 +79,7 @@ class Habit:
 
     @property
     def error_rate(self) -> float:
+        """How often the reading is not the right one."""
         return 1.0 - self.cumulative[0]
 
 

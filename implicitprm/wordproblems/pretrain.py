@@ -101,6 +101,7 @@ class SolutionTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
+        """The mean cross-entropy of the labelled tokens of a batch."""
         labels = inputs.pop("labels")[:, 1:]  # (B, T-1)
         told = labels != -100
         logits = logits_where(model, pad(told, (0, 1)), **inputs, use_cache=False)
