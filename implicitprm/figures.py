@@ -538,7 +538,7 @@ def boundary_shifts(
     names "first wrong step" and "step after it" to shares of wrong solutions; ``chance`` is the
     chance level of either panel.
     """
-    figure = Figure(figsize=(9.0, 3.9), layout="constrained")
+    figure = Figure(figsize=(9.0, 4.3), layout="constrained")
     figure.suptitle(title)
     left, right = figure.subplots(1, 2)
     curves = {"step reward": (left, auroc, STYLE["policy"])}
@@ -557,10 +557,10 @@ def boundary_shifts(
         axes.spines[["right", "top"]].set_visible(False)
     left.set(ylabel="AUROC, valid against wrong steps", ylim=(0.45, 1.02))
     right.set(ylabel="share of solutions with a wrong step", ylim=(-0.03, 1.02))
-    right.set_title("where the lowest step reward stands")
-    left.set_title("does the step reward find wrong steps?")
-    left.legend(loc="center", bbox_to_anchor=(0.53, 0.45))
-    right.legend(loc="center", bbox_to_anchor=(0.5, 0.42))
+    right.set_title("place of the lowest step reward")
+    left.set_title("AUROC of the step reward")
+    for axes in (left, right):  # below, where the legend covers no line
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False)
     return figure
 
 

@@ -150,7 +150,7 @@ def table_row(path: Path) -> str:
     by_hand = sum(cell.metadata["nbgrader"]["points"] for cell in words)
     points = sum(p for *_, p in about(sheet))
     name = f"../notebooks/exercises/{path.stem}"
-    return f"| {{doc}}`{name}` | {exercises} | {points} ({by_hand}) |"
+    return f"| {{doc}}`{name}` | {exercises} | {points}&nbsp;({by_hand}) |"
 
 
 def test_the_book_lists_the_sheets_as_they_are() -> None:

@@ -80,7 +80,7 @@ Everyday words stay: a step. PRMs and process reward models are one entry.
 ```{glossary}
 PRM
 process reward model
-  Judges each step of a rollout. Chapter 00.
+  Judges each step of a rollout by $\\log\\pi_\\text{ref}\\,$. Chapter 00.
 
 rollout
   A sampled solution.
@@ -104,7 +104,7 @@ def test_the_first_use_on_a_page_leads_to_the_entry(tmp_path: Path) -> None:
     link = r'<a class="glossary-term[^"]*" href="([^"]*)" title="([^"]*)">(.*?)</a>'
     assert re.findall(link, article(pages / "intro.html")) == [
         ("glossary.html#term-rollout", "A sampled solution.", "rollouts"),
-        ("glossary.html#term-PRM", "Judges each step of a rollout.", "PRMs"),
+        ("glossary.html#term-PRM", "Judges each step of a rollout by log π_ref.", "PRMs"),
     ]
     assert "<strong><a class=" in article(pages / "intro.html")
     glossary = article(pages / "glossary.html")

@@ -94,9 +94,11 @@ def test_choices_by_hand() -> None:
 
 def test_the_answer_table_is_paired_with_majority() -> None:
     table = answer_table(answer_accuracy(rows(), SCORED, 4))
-    assert table.loc["best of 4: reward, min over steps", "accuracy"].startswith("100.0 ")
-    assert table.loc["best of 4: reward, min over steps", "minus majority"].startswith("+50.0 ")
-    assert table.loc["majority vote", "minus majority"] == ""
+    assert table.loc["best of 4: reward, min over steps", "accuracy (%)"].startswith("100.0 ")
+    assert table.loc["best of 4: reward, min over steps", "minus majority (points)"].startswith(
+        "+50.0 "
+    )
+    assert table.loc["majority vote", "minus majority (points)"] == ""
 
 
 def test_steps_up_to_the_first_error_that_are_operations() -> None:

@@ -38,6 +38,8 @@ LEFT_ALONE = (
 )
 NOT_CHANGED = frozenset({"cell_output"})
 CHAPTER = re.compile(r" Chapter \d\d\.$")
+#: Commands of the glossary's formulas in plain text.
+PLAIN = {"beta": "β", "exp": "exp", "log": "log ", "pi": "π", "sigma": "σ", "theta": "θ"}
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,19 @@ def _entries_on(env: BuildEnvironment, docname: str) -> Iterator[Entry]:
     for glossary in env.get_doctree(docname).findall(addnodes.glossary):
         for item in glossary.findall(nodes.definition_list_item):
             terms = [child for child in item if isinstance(child, nodes.term)]
-            text = " ".join(item.children[-1].astext().split())
+            text = " ".join(plain(item.children[-1]).split())
             names = tuple(term.astext() for term in terms)
             yield Entry(docname, terms[0]["ids"][0], names, CHAPTER.sub("", text))
+
+
+def plain(definition: nodes.Node) -> str:
+    """The definition as a link's title shows it, which cannot set formulas."""
+    definition = definition.deepcopy()
+    for formula in list(definition.findall(nodes.math)):
+        text = re.sub(r"\\text\{(.*?)\}|\\,", r"\1", formula.astext())
+        text = re.sub(r"\\([a-z]+)", lambda command: PLAIN[command[1]], text)
+        formula.parent.replace(formula, nodes.Text(text))
+    return str(definition.astext())
 
 
 def pattern_of(names: dict[str, Entry]) -> re.Pattern[str]:

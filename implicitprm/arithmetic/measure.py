@@ -112,15 +112,17 @@ def answer_accuracy(
 
 
 def answer_table(accuracy: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Accuracy of each way to choose, and its paired difference to majority, in points with 95%
-    intervals over problems."""
+    """Accuracy (%) of each way to choose, and its paired difference to majority (points).
+
+    Both with 95% intervals over problems in brackets.
+    """
     majority = accuracy["majority vote"]
     return pd.DataFrame(
         {
-            "accuracy": {
+            "accuracy (%)": {
                 name: f"{mean_interval(100 * values):.1f}" for name, values in accuracy.items()
             },
-            "minus majority": {
+            "minus majority (points)": {
                 name: ""
                 if values is majority
                 else f"{paired_difference(100 * values, 100 * majority):+.1f}"
