@@ -20,8 +20,9 @@ ALONE = frozenset({"class", "exception", "function"})
 OF_A_CLASS = frozenset({"attribute", "method", "property"})
 #: Where a name is no use of it, or a link already.
 NOT_LINKED = (nodes.title, nodes.reference, nodes.literal_block)
-#: Outputs show what they show, and an exercise names the arguments of a function to be written.
-NO_PROSE = frozenset({"cell_output", "exercise"})
+#: Outputs show what they show, an exercise names the arguments of a function to be written, and a
+#: result file may have the name of a function.
+NO_PROSE = frozenset({"cell_output", "exercise", "result-files"})
 IMPORT = re.compile(r"^from (implicitprm[\w.]*) import (\([^)]*\)|[^\n]*)", re.MULTILINE)
 
 Names = dict[str, set[str]]

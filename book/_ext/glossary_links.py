@@ -1,7 +1,8 @@
 """A Sphinx extension: the first use of a term of the glossary on a page leads to its entry.
 
-The glossary is a page with the directive ``{glossary}``. Headings, code, formulas, links and the
-outputs of cells are left as they are, and so are terms that are also words of everyday language.
+The glossary is a page with the directive ``{glossary}``. Headings, code, formulas, links, the
+bibliography and the outputs of cells are left as they are, and so are terms that are also words of
+everyday language.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ LEFT_ALONE = (
     nodes.title,
     addnodes.desc_signature,
 )
+#: What cells print, and the titles of papers.
+NOT_WRITTEN_HERE = frozenset({"cell_output", "references"})
 CHAPTER = re.compile(r" Chapter \d\d\.$")
 
 
@@ -72,11 +75,11 @@ def pattern_of(names: dict[str, Entry]) -> re.Pattern[str]:
 
 
 def may_be_linked(text: nodes.Text) -> bool:
-    node: nodes.Node | None = text.parent
+    node: nodes.Element | None = text.parent
     while node is not None:
         if isinstance(node, LEFT_ALONE):
             return False
-        if isinstance(node, nodes.container) and "cell_output" in node["classes"]:
+        if NOT_WRITTEN_HERE & set(node.get("classes", ())):
             return False
         node = node.parent
     return True
