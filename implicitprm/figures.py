@@ -766,6 +766,9 @@ def sweep_maps(
         axes.set_yticks(range(len(betas)), [f"{beta:g}" for beta in betas])
         axes.set(title=name, xlabel="learning rate × 10⁴")
     columns[0].set_ylabel("β")
+    figure.supxlabel(
+        "best of 16 by the minimum, % of validation problems right; framed: the best", fontsize=10
+    )
     return figure
 
 
@@ -792,7 +795,15 @@ def objective_points(
             for place, (rule, (seeds, (value, low, high))) in enumerate(rules.items()):
                 y = row + 0.24 * (place - (len(rules) - 1) / 2)
                 style = SELECTION_STYLE[rule] | {"linestyle": "none"}
-                axes.plot(seeds, [y] * len(seeds), ".", color="0.5", markersize=3, zorder=1)
+                axes.plot(
+                    seeds,
+                    [y] * len(seeds),
+                    ".",
+                    color="0.5",
+                    markersize=3,
+                    zorder=1,
+                    label="one seed",
+                )
                 axes.errorbar(
                     value,
                     y,
@@ -1111,7 +1122,7 @@ def cost_against_accuracy(
     levels: Mapping[str, float],
     title: str,
 ) -> Figure:
-    """Accuracy (%) with its interval against FLOPs in units of CE's, a point a method.
+    """Mean accuracy (%) with its interval against FLOPs in units of CE's, a point a method.
 
     ``methods`` maps a name to (cost, (value, low, high), style), style a name of ``STYLE`` or
     ``LABEL_STYLE``; ``levels`` are accuracies that cost nothing to train.
@@ -1121,20 +1132,24 @@ def cost_against_accuracy(
     styles = STYLE | LABEL_STYLE
     dearest = max(cost for cost, _, _ in methods.values())
     for name, (cost, (value, low, high), style) in methods.items():
+        others = [v[0] for n, (c, v, _) in methods.items() if n != name and c == cost]
+        # Beside another mark of equal cost and nearly equal accuracy.
+        shift = sum(
+            (0.004 if value > v else -0.004) * dearest for v in others if abs(v - value) < 2
+        )
         axes.errorbar(
-            cost,
+            cost + shift,
             value,
             yerr=[[value - low], [high - value]],
             **styles[style] | {"linestyle": "none"},
             elinewidth=1,
         )
         # Below its mark where another one of equal cost stands just above; inwards elsewhere.
-        others = [v[0] for n, (c, v, _) in methods.items() if n != name and c == cost]
         lowered = any(0 < other - value < 2 for other in others)
-        right = cost in (dearest, min(c for c, _, _ in methods.values()))
+        right = cost > 0.9 * dearest or cost == min(c for c, _, _ in methods.values())
         axes.annotate(
             name,
-            (cost, value),
+            (cost + (abs(shift) if right else -abs(shift)), value),
             xytext=(7 if right else -7, -9 if lowered else 3),
             textcoords="offset points",
             ha="left" if right else "right",
@@ -1143,9 +1158,9 @@ def cost_against_accuracy(
     for (name, value), linestyle in zip(levels.items(), ("-", "--", ":"), strict=False):
         axes.axhline(value, color="0.6", linewidth=1, linestyle=linestyle, zorder=0, label=name)
     axes.set(xlabel="FLOPs of labels and training, in units of CE's, without the rollouts")
-    axes.set(ylabel="problems answered right (%)", title=title)
+    axes.set(ylabel="problems answered right (%),\nmean of nine cells by the minimum", title=title)
     axes.margins(x=0.3)
-    axes.legend(loc="lower left", frameon=False)
+    axes.legend(loc="upper center", frameon=False)
     axes.spines[["right", "top"]].set_visible(False)
     return figure
 
@@ -1351,11 +1366,11 @@ def reading_maps(
 
     Each panel has a scale of its own, darker where the number is higher. NaN stays empty.
     """
-    figure = Figure(figsize=(0.4 + 3.4 * len(panels), 0.5 * len(rows) + 1.9), layout="constrained")
+    lines = -(-len(panels) // 2)
+    figure = Figure(figsize=(8.4, lines * (0.36 * len(rows) + 1.5) + 0.4), layout="constrained")
     figure.suptitle(title)
-    for axes, (name, values) in zip(
-        figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(), strict=True
-    ):
+    grid_of_axes = figure.subplots(lines, 2, sharex=True, sharey=True, squeeze=False)
+    for axes, (name, values) in zip(grid_of_axes.flat, panels.items(), strict=False):
         grid = np.array(values, dtype=float)  # (trainings, readings)
         axes.imshow(grid, cmap="Blues", aspect="auto")
         middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
@@ -1366,8 +1381,10 @@ def reading_maps(
         axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
         axes.set_yticks(range(len(rows)), rows)
         axes.set_title(name, fontsize=10)
+    for axes in grid_of_axes[-1]:
         axes.set_xlabel("read with the reference")
-    figure.axes[0].set_ylabel("trained with the reference")
+    for axes in grid_of_axes[:, 0]:
+        axes.set_ylabel("trained with")
     return figure
 
 
@@ -1428,22 +1445,22 @@ def token_places(
     places: Sequence[str],
     title: str,
 ) -> Figure:
-    """Mean score (nats, or β · nats) of each token of a step with 95% intervals.
+    """Mean score (β · nats; of log π_ref nats) of each token of a step with 95% intervals.
 
     ``panels[kind of step]`` maps a name of ``JUDGE_STYLE`` to (value, low, high) of every place.
     """
-    figure = Figure(figsize=(3.9 * len(panels) + 0.6, 3.9), layout="constrained")
+    figure = Figure(figsize=(8.4, 2.0 * len(panels) + 0.9), layout="constrained")
     figure.suptitle(title)
-    columns = figure.subplots(1, len(panels), squeeze=False)[0]
+    columns = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (kind, judges) in zip(columns, panels.items(), strict=True):
         axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
         for place, (judge, points) in enumerate(judges.items()):
             x = [n + 0.6 * ((place + 0.5) / len(judges) - 0.5) for n in range(len(places))]
             _bars(axes, x, points, JUDGE_STYLE[judge] | {"linestyle": "none"}, judge)
-        axes.set_xticks(range(len(places)), places, rotation=30, ha="right")
-        axes.set(title=kind)
+        axes.set_xticks(range(len(places)), places)
+        axes.set_title(kind, fontsize=10)
+        axes.set_ylabel("mean (β · nats)")
         axes.spines[["right", "top"]].set_visible(False)
-    columns[0].set_ylabel("mean of the token (nats · β)")
     handles, labels = columns[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     return figure
@@ -1458,7 +1475,8 @@ def claimed_f1(
 ) -> Figure:
     """First-error F1 (%) of a threshold tuned on few problems: on these, and on all others.
 
-    (middle, low, high) of the draws at each number of problems; ``carried`` is the F1 of the
+    (mean, low, high) of the draws at each number of problems, low and high being the ends of their
+    middle 80%; ``carried`` is the F1 of the
     threshold from the validation split.
     """
     figure = Figure(figsize=(6.8, 3.7), layout="constrained")
@@ -1469,7 +1487,7 @@ def claimed_f1(
     _bars(axes, problems, elsewhere, STYLE["policy"], "on all other problems")
     axes.axhline(carried, **_line("reference"), linewidth=1.2, label="threshold from validation")
     axes.set(xscale="log", xlabel="problems that the threshold was tuned on")
-    axes.set_ylabel("first-error F1 (%)")
+    axes.set_ylabel("first-error F1 (%),\nbars: middle 80% of draws")
     _plain_ticks(axes.xaxis, problems)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)

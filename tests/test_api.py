@@ -264,6 +264,7 @@ def test_a_name_is_prose_outside_headings_links_and_outputs() -> None:
         (nodes.reference(), False),
         (nodes.container(classes=["cell_output"]), False),
         (nodes.admonition(classes=["exercise"]), False),
+        (nodes.table(classes=["result-files"]), False),
     ):
         name = nodes.literal("", "step_rewards")
         around += name

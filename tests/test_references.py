@@ -99,6 +99,8 @@ def test_numbers_become_citations_and_the_references_a_list(tmp_path: Path) -> N
     assert readable(cited).endswith("arXiv:2504.15275. Cited in A book.")
     (uncited,) = re.findall(r'<li id="kaplan2020scaling">.*?</li>', references, flags=re.DOTALL)
     assert readable(uncited).endswith("arXiv:2001.08361.")
+    assert " et al. " in readable(uncited)
+    assert "and others" not in references
 
 
 def test_a_number_without_an_entry_fails_the_build(tmp_path: Path) -> None:

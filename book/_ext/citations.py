@@ -34,6 +34,8 @@ PAPER = re.compile(r"\barXiv[:\s]\s*(\d{4}\.\d{5})(?!\d)")
 ADDRESS = re.compile(r"https?://arxiv\.org/abs/(\d{4}\.\d{5})")
 #: What stands in these is no text of a sentence.
 NO_SENTENCE = (nodes.literal, nodes.literal_block, nodes.math, nodes.raw, nodes.title)
+#: How the style ends a list of authors that goes on; the chapters write it otherwise.
+AND_OTHERS = re.compile(r",? and others\b\.?")
 CHAPTER = re.compile(r"notebooks/(exercises/)?(\d\d)_")
 
 
@@ -146,6 +148,8 @@ class PlainList(SphinxPostTransform):
 
     def item(self, entry: nodes.citation) -> nodes.list_item:
         _, text = entry.children  # a label, which author and year make superfluous
+        for part in list(text.findall(nodes.Text)):
+            part.parent.replace(part, nodes.Text(AND_OTHERS.sub(" et al.", part)))
         pages = self.pages_that_cite(entry["ids"][0])
         if pages:
             text += [nodes.Text(" Cited in "), *pages, nodes.Text(".")]

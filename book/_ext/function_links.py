@@ -22,8 +22,9 @@ ALONE = frozenset({"class", "exception", "function"})
 OF_A_CLASS = frozenset({"attribute", "method", "property"})
 #: Where a name is no use of it, or a link already.
 NOT_LINKED = (nodes.title, nodes.reference, nodes.literal_block)
-#: Outputs show what they show, and an exercise names the arguments of a function to be written.
-NO_PROSE = frozenset({"cell_output", "exercise"})
+#: Outputs show what they show, an exercise names the arguments of a function to be written, and a
+#: result file may have the name of a function.
+NO_PROSE = frozenset({"cell_output", "exercise", "result-files"})
 #: On these pages a name that the code defines is that function, and not the package's.
 SHEETS = "notebooks/exercises/"
 DEFINITION = re.compile(r"^def (\w+)", re.MULTILINE)

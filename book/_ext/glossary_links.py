@@ -1,7 +1,8 @@
 """A Sphinx extension: the first use of a term of the glossary on a page leads to its entry.
 
-The glossary is a page with the directive ``{glossary}``. Headings, code, formulas, links and the
-outputs of cells are left as they are, and so are terms that are also words of everyday language.
+The glossary is a page with the directive ``{glossary}``. Headings, code, formulas, links, the
+bibliography and the outputs of cells are left as they are, and so are terms that are also words of
+everyday language.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ LEFT_ALONE = (
     nodes.title,
     addnodes.desc_signature,
 )
-NOT_CHANGED = frozenset({"cell_output"})
+#: What cells print, and the titles of papers.
+NOT_WRITTEN_HERE = frozenset({"cell_output", "references"})
 CHAPTER = re.compile(r" Chapter \d\d\.$")
 #: Commands of the glossary's formulas in plain text.
 PLAIN = {"beta": "β", "exp": "exp", "log": "log ", "pi": "π", "sigma": "σ", "theta": "θ"}
@@ -86,7 +88,7 @@ def pattern_of(names: dict[str, Entry]) -> re.Pattern[str]:
 
 
 def may_be_linked(text: nodes.Text) -> bool:
-    return not is_inside(text, LEFT_ALONE, NOT_CHANGED)
+    return not is_inside(text, LEFT_ALONE, NOT_WRITTEN_HERE)
 
 
 class Linker:
