@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -1640,6 +1641,11 @@ def reference_sweep(
     return figure
 
 
+def _with_subscripts(text: str) -> str:
+    """HTML of a text in which π_θ, π_ref or y_<t stand."""
+    return re.sub(r"(?<=[πy])_(θ|ref|&lt;t)", r"<sub>\1</sub>", escape(text))
+
+
 @dataclass(frozen=True)
 class ClaimsTable:
     """Claims in groups; the last line of a notebook cell shows it. See :func:`claims_table`."""
@@ -1655,13 +1661,16 @@ class ClaimsTable:
                 f"{escape(heading)} ({len(claims)})</th></tr>"
             )
             for chapter, claim, lines in claims:
-                effects = "<br>".join(map(escape, lines))
+                effects = "<br>".join(map(_with_subscripts, lines))
                 rows.append(
                     f"<tr style='vertical-align:top'><td>{escape(chapter)}</td>"
-                    f"<td style='text-align:left'>{escape(claim)}</td>"
+                    f"<td style='text-align:left'>{_with_subscripts(claim)}</td>"
                     f"<td style='text-align:left;font-size:85%'>{effects}</td></tr>"
                 )
-        head = "".join(f"<th scope='col'>{name}</th>" for name in ("chapter", "claim", "effects"))
+        head = "".join(
+            f"<th scope='col' style='text-align:left'>{name}</th>"
+            for name in ("chapter", "claim", "effects")
+        )
         caption = f"<caption>{escape(self.caption)}</caption>"
         return f"<table>{caption}<tr>{head}</tr>{''.join(rows)}</table>"
 
