@@ -304,6 +304,7 @@ SELECTION_STYLE: dict[str, dict[str, Any]] = {
     "reward, sum over steps": STYLE["policy"] | {"linestyle": "--", "marker": "P"},
     "majority vote": STYLE["hard"],
     "log π_ref alone": STYLE["reference"],
+    "log π_θ alone": STYLE["soft"] | {"linestyle": "-.", "marker": "x"},
 }
 
 
@@ -844,7 +845,6 @@ def vote_by_beta(
 CURVE_STYLE: dict[str, dict[str, Any]] = SELECTION_STYLE | {
     # another marker than that of log π_ref, which may stand beside it
     "reward, sum over steps": STYLE["policy"] | {"linestyle": "--", "marker": "v"},
-    "log π_θ alone": STYLE["soft"] | {"linestyle": "-.", "marker": "x"},
     "chance": {"color": "0.6", "linestyle": "-.", "marker": ""},
 }
 
@@ -1566,7 +1566,7 @@ SPLIT_STYLE: dict[str, dict[str, Any]] = {
     "gsm8k": {"color": "0.0", "marker": "o"},
     "math": {"color": "0.35", "marker": "s"},
     "olympiadbench": {"color": "0.55", "marker": "^"},
-    "omnimath": {"color": "0.72", "marker": "v"},
+    "omnimath": {"color": "0.72", "marker": "X"},
 }
 
 
@@ -1574,9 +1574,11 @@ def split_f1(scorers: Mapping[str, Mapping[str, tuple[float, float, float]]], ti
     """First-error F1 (%) of step scorers, a line each, on the splits of ProcessBench.
 
     ``scorers[name]`` maps a name of ``SPLIT_STYLE`` to (value, low, high), all three equal where
-    there is no interval.
+    there is no interval. The splits of a line stand one below the
+    other, or their intervals would overlap.
     """
-    figure = Figure(figsize=(8.4, 0.34 * len(scorers) + 1.6), layout="constrained")
+    splits = [split for split in SPLIT_STYLE if any(split in f1 for f1 in scorers.values())]
+    figure = Figure(figsize=(8.4, 0.38 * len(scorers) + 1.6), layout="constrained")
     axes = figure.subplots()
     axes.set_title(title)
     for row, by_split in enumerate(scorers.values()):
@@ -1584,7 +1586,7 @@ def split_f1(scorers: Mapping[str, Mapping[str, tuple[float, float, float]]], ti
         for split, (value, low, high) in by_split.items():
             axes.errorbar(
                 value,
-                row,
+                row + 0.15 * (splits.index(split) - (len(splits) - 1) / 2),
                 xerr=[[value - low], [high - value]],
                 **SPLIT_STYLE[split],
                 linestyle="none",

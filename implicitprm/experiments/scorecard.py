@@ -702,7 +702,11 @@ def other_kinds() -> list[Effect]:
     """Trained on one kind of problem, tested on its opposite, minus a mixed set of equal size."""
     opposite = {"short": "long", "long": "short", "without *": "with *", "with *": "without *"}
     return [
-        Effect(f"trained on {own}, tested on {other}", lab("kind", own, other), "not below 0")
+        Effect(
+            f"trained on {own}, tested on {other}".replace("*", "×"),
+            lab("kind", own, other),
+            "not below 0",
+        )
         for own, other in opposite.items()
     ]
 
