@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -305,6 +306,7 @@ SELECTION_STYLE: dict[str, dict[str, Any]] = {
     "reward, sum over steps": STYLE["policy"] | {"linestyle": "--", "marker": "P"},
     "majority vote": {"color": "0.45", "marker": "^", "linestyle": "--"},
     "log π_ref alone": STYLE["reference"],
+    "log π_θ alone": STYLE["policy"] | {"linestyle": "-.", "marker": "x"},
 }
 
 
@@ -860,7 +862,6 @@ def vote_by_beta(
 CURVE_STYLE: dict[str, dict[str, Any]] = SELECTION_STYLE | {
     # another marker than that of log π_ref, which may stand beside it
     "reward, sum over steps": STYLE["policy"] | {"linestyle": "--", "marker": "v"},
-    "log π_θ alone": STYLE["policy"] | {"linestyle": "-.", "marker": "x"},
     "chance": {"color": "0.6", "linestyle": "-.", "marker": ""},
 }
 
@@ -1592,7 +1593,7 @@ SPLIT_STYLE: dict[str, dict[str, Any]] = {
     "gsm8k": {"color": "0.0", "marker": "o"},
     "math": {"color": "0.35", "marker": "s"},
     "olympiadbench": {"color": "0.55", "marker": "^"},
-    "omnimath": {"color": "0.72", "marker": "v"},
+    "omnimath": {"color": "0.72", "marker": "X"},
 }
 
 
@@ -1600,9 +1601,11 @@ def split_f1(scorers: Mapping[str, Mapping[str, tuple[float, float, float]]], ti
     """First-error F1 (%) of step scorers, a line each, on the splits of ProcessBench.
 
     ``scorers[name]`` maps a name of ``SPLIT_STYLE`` to (value, low, high), all three equal where
-    there is no interval.
+    there is no interval. The splits of a line stand one below the
+    other, or their intervals would overlap.
     """
-    figure = Figure(figsize=(8.4, 0.34 * len(scorers) + 1.6), layout="constrained")
+    splits = [split for split in SPLIT_STYLE if any(split in f1 for f1 in scorers.values())]
+    figure = Figure(figsize=(8.4, 0.38 * len(scorers) + 1.6), layout="constrained")
     axes = figure.subplots()
     axes.set_title(title)
     for row, by_split in enumerate(scorers.values()):
@@ -1610,7 +1613,7 @@ def split_f1(scorers: Mapping[str, Mapping[str, tuple[float, float, float]]], ti
         for split, (value, low, high) in by_split.items():
             axes.errorbar(
                 value,
-                row,
+                row + 0.15 * (splits.index(split) - (len(splits) - 1) / 2),
                 xerr=[[value - low], [high - value]],
                 **SPLIT_STYLE[split],
                 linestyle="none",
@@ -1667,6 +1670,11 @@ def reference_sweep(
     return figure
 
 
+def _with_subscripts(text: str) -> str:
+    """HTML of a text in which π_θ, π_ref or y_<t stand."""
+    return re.sub(r"(?<=[πy])_(θ|ref|&lt;t)", r"<sub>\1</sub>", escape(text))
+
+
 @dataclass(frozen=True)
 class ClaimsTable:
     """Claims in groups; the last line of a notebook cell shows it. See :func:`claims_table`."""
@@ -1682,13 +1690,16 @@ class ClaimsTable:
                 f"{escape(heading)} ({len(claims)})</th></tr>"
             )
             for chapter, claim, lines in claims:
-                effects = "<br>".join(map(escape, lines))
+                effects = "<br>".join(map(_with_subscripts, lines))
                 rows.append(
                     f"<tr style='vertical-align:top'><td>{escape(chapter)}</td>"
-                    f"<td style='text-align:left'>{escape(claim)}</td>"
+                    f"<td style='text-align:left'>{_with_subscripts(claim)}</td>"
                     f"<td style='text-align:left;font-size:85%'>{effects}</td></tr>"
                 )
-        head = "".join(f"<th scope='col'>{name}</th>" for name in ("chapter", "claim", "effects"))
+        head = "".join(
+            f"<th scope='col' style='text-align:left'>{name}</th>"
+            for name in ("chapter", "claim", "effects")
+        )
         caption = f"<caption>{escape(self.caption)}</caption>"
         return f"<table>{caption}<tr>{head}</tr>{''.join(rows)}</table>"
 

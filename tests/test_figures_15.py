@@ -37,21 +37,22 @@ def test_reference_sweep() -> None:
 
 def test_claims_table() -> None:
     groups = {
-        "holds": [("07", "a < b", ["+ here: 1 & 2", "- there: 3"]), ("08", "c", ["+ all: 4"])],
-        "reversed": [],
-        "not testable here": [("14", "d", ["needs a GPU"])],
+        "holds": [("07", "a < b", ["✓ here: 1 & 2", "✗ there: 3"]), ("08", "c", ["✓ all: 4"])],
+        "contradicted": [],
+        "not testable here": [("14", "log π_ref given y_<t", ["needs a GPU"])],
     }
-    table = claims_table(groups, "marks: + holds")
+    table = claims_table(groups, "marks: ✓ holds")
     page = ElementTree.fromstring(table._repr_html_().replace("<br>", "<br/>"))
-    assert page.findtext("caption") == repr(table) == "marks: + holds"
+    assert page.findtext("caption") == repr(table) == "marks: ✓ holds"
     headings = [th.text for th in page.iter("th") if th.get("scope") == "rowgroup"]
     assert headings == ["holds (2)", "not testable here (1)"]  # an empty group is left out
     rows = [["|".join(td.itertext()) for td in tr.iter("td")] for tr in page.iter("tr")]
     assert [row for row in rows if row] == [
-        ["07", "a < b", "+ here: 1 & 2|- there: 3"],
-        ["08", "c", "+ all: 4"],
-        ["14", "d", "needs a GPU"],
+        ["07", "a < b", "✓ here: 1 & 2|✗ there: 3"],
+        ["08", "c", "✓ all: 4"],
+        ["14", "log π|ref| given y|<t", "needs a GPU"],
     ]
+    assert [sub.text for sub in page.iter("sub")] == ["ref", "<t"]
 
 
 def test_claims_table_without_a_caption_is_an_error() -> None:

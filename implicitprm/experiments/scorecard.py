@@ -1,4 +1,4 @@
-"""Every claim, its effect here with an interval, and a verdict.
+"""Claims, by chapter: the effect of each here with an interval, and a verdict.
 
 ``python -m implicitprm.experiments.scorecard`` prints it.
 
@@ -24,18 +24,32 @@ from implicitprm.experiments.store import load_result, rounded
 Expects = Literal["above 0", "below 0", "about 0", "not above 0", "not below 0"]
 HOLDS = "holds"
 CONDITIONAL = "holds under a condition"
-REVERSED = "reversed"
-NOT_FOUND = "not found here"
+CONTRADICTED = "contradicted here"
+NOT_DECIDED = "not decided here"
 NOT_TESTABLE = "not testable here"
+
+
+F1 = "points of F1"
+#: How an effect is printed, by its unit; in any other, as a difference with three decimals.
+FORMATS = {
+    "points": "+.1f",
+    F1: "+.1f",
+    "nats": ".1e",
+    "nats × β a response": "+.1f",
+    "percent break it": ".1f",
+    "(ratio − 1)": "+.2f",
+    "(ratio / stated ratio − 1)": "+.2f",
+}
 
 
 @dataclass(frozen=True)
 class Effect:
     """One number that bears on a claim, under one condition.
 
-    ``interval`` is its value, low and high end; ``expects`` is what the claim says of it. An effect
-    "about 0" is one whose whole interval lies within ± ``margin``; one "not above 0" (or below) has
-    an interval that ends within the margin on that side.
+    ``interval`` is its value, low and high end, all three equal for a count, which has no sampling
+    error; ``expects`` is what the claim says of it. "Above 0" and "below 0" allow one side of 0;
+    "about 0" allows what lies within ± ``margin``, "not above 0" (or below) what does not lie
+    beyond the margin on that side.
     """
 
     condition: str
@@ -46,21 +60,23 @@ class Effect:
 
     def __str__(self) -> str:
         value, low, high = self.interval
-        spec = "+.1f" if self.unit == "points" else ".3g"
+        spec = FORMATS.get(self.unit, "+.3f")
         bounds = "" if low == high else f" [{low:{spec}}, {high:{spec}}]"
         return f"{self.condition}: {value:{spec}}{bounds} {self.unit}"
 
     @property
     def finding(self) -> str:
-        """HOLDS, REVERSED or NOT_FOUND."""
+        """HOLDS if the whole interval is allowed, CONTRADICTED if none of it, else NOT_DECIDED."""
         _, low, high = self.interval
         if self.expects in ("below 0", "not below 0"):  # the mirror image of the other side
             low, high = -high, -low
         if self.expects == "about 0":
-            return HOLDS if -self.margin <= low and high <= self.margin else NOT_FOUND
-        if self.expects in ("not above 0", "not below 0"):
-            return HOLDS if high <= self.margin else REVERSED if low > 0 else NOT_FOUND
-        return HOLDS if low > 0 else REVERSED if high < 0 else NOT_FOUND
+            allowed, excluded = max(-low, high) <= self.margin, max(low, -high) > self.margin
+        elif self.expects in ("not above 0", "not below 0"):
+            allowed, excluded = high <= self.margin, low > self.margin
+        else:
+            allowed, excluded = low > 0, high < 0
+        return HOLDS if allowed else CONTRADICTED if excluded else NOT_DECIDED
 
 
 @dataclass(frozen=True)
@@ -82,8 +98,8 @@ class Claim:
 def verdict(effects: list[Effect]) -> str:
     """One word for all effects of a claim.
 
-    HOLDS where all do; CONDITIONAL where some do; REVERSED where none does and the interval of one
-    lies wholly on the other side; otherwise NOT_FOUND.
+    HOLDS where all do; CONDITIONAL where some do; CONTRADICTED where none does and at least one
+    contradicts it; otherwise NOT_DECIDED.
     """
     findings = {effect.finding for effect in effects}
     if not findings:
@@ -92,7 +108,7 @@ def verdict(effects: list[Effect]) -> str:
         return HOLDS
     if HOLDS in findings:
         return CONDITIONAL
-    return REVERSED if REVERSED in findings else NOT_FOUND
+    return CONTRADICTED if CONTRADICTED in findings else NOT_DECIDED
 
 
 def scorecard() -> pd.DataFrame:
@@ -138,6 +154,11 @@ def negative(interval: list[float]) -> tuple[float, float, float]:
     return -value, -high, -low
 
 
+def percent(interval: tuple[float, float, float]) -> tuple[float, float, float]:
+    value, low, high = interval
+    return 100 * value, 100 * low, 100 * high
+
+
 def exact(value: float) -> tuple[float, float, float]:
     """A number without sampling error, such as a count."""
     return value, value, value
@@ -145,8 +166,9 @@ def exact(value: float) -> tuple[float, float, float]:
 
 def broken(count: str) -> list[Effect]:
     """Share of the prefixes of all toy languages that break a statement."""
-    share = sum(c[count] for c in cells("propositions")) / prefixes_checked()
-    return [Effect(f"of {prefixes_checked()} prefixes", exact(share), "about 0", "broken", 0.0)]
+    prefixes = prefixes_checked()
+    share = exact(100 * sum(c[count] for c in cells("propositions")) / prefixes)
+    return [Effect(f"of {prefixes:,} prefixes", share, "about 0", "percent break it", 0.0)]
 
 
 def prefixes_checked() -> int:
@@ -288,7 +310,7 @@ def steps_of(generator: str, facts: str) -> tuple[float, float, float]:
 
 def steps_found() -> list[Effect]:
     return [
-        Effect(f"{generator}, {facts} facts", steps_of(generator, facts), unit="AUROC − ½")
+        Effect(f"{generator}, {facts} facts", steps_of(generator, facts), unit="AUROC above ½")
         for generator in GENERATORS
         for facts in ("seen", "unseen")
     ]
@@ -492,8 +514,8 @@ def carried_threshold() -> list[Effect]:
     return [
         Effect(
             generator,
-            errors("first error", f"{key}: F1", minus="log π_ref"),
-            unit="F1 (0 to 1)",
+            percent(errors("first error", f"{key}: F1", minus="log π_ref")),
+            unit=F1,
         )
         for generator, key in (("reasoner", "test"), ("strong", "strong"), ("early", "early"))
     ]
@@ -507,14 +529,13 @@ def in_the_second_world(rule: str, rival: str, expects: Expects = "above 0") -> 
 
 
 def steps_in_the_second_world() -> list[Effect]:
+    key, found = "step reward minus log π_ref alone", second_world()
     return [
-        Effect(
-            f"{name.upper()}, {measure}",
-            as_triple(cell[key]["step reward minus log π_ref alone"]),
-            unit="(of 1)",
-        )
-        for measure, key in (("AUROC", "auroc"), ("first-error F1", "f1"))
-        for name, cell in second_world().items()
+        *(Effect(n.upper(), as_triple(c["auroc"][key]), unit="AUROC") for n, c in found.items()),
+        *(
+            Effect(f"{n.upper()}, first errors", percent(as_triple(c["f1"][key])), unit=F1)
+            for n, c in found.items()
+        ),
     ]
 
 
@@ -536,9 +557,9 @@ def real(quantity: str) -> dict[str, Any]:
 
 
 def real_outcomes() -> list[Effect]:
-    """AUROC of the reward within the solutions of one model, less the .5 of chance."""
+    """AUROC of the reward within the solutions of one model, less the ½ of chance."""
     return [
-        Effect(f"within {model}", (value - 0.5, low - 0.5, high - 0.5), unit="AUROC above .5")
+        Effect(f"within {model}", (value - 0.5, low - 0.5, high - 0.5), unit="AUROC above ½")
         for model, (value, low, high) in real("AUROC")["reward, sum over steps"].items()
     ]
 
@@ -564,7 +585,9 @@ def real_first_errors(rival: str) -> list[Effect]:
     """First-error F1 of the step reward minus that of a rival, on ProcessBench, in points."""
     summary = pick("processbench", part="summary")
     return [
-        Effect(table, as_triple(summary[table][rival]["F1 of step reward minus this one's"]))
+        Effect(
+            table, as_triple(summary[table][rival]["F1 of step reward minus this one's"]), unit=F1
+        )
         for table in ("gsm8k, threshold of the other half", "math, threshold of gsm8k")
     ]
 
@@ -594,7 +617,7 @@ def right_calculations() -> list[Effect]:
     """AUROC of step rewards minus ½: value and interval averaged over seeds."""
     runs = [cell for cell in cells("smollm2") if cell["part"] == "run"]
     found = np.mean([run["right calculation AUROC"]["step reward"] for run in runs], axis=0)
-    return [Effect(SMOLLM2, as_triple((found - 0.5).tolist()), unit="AUROC − ½")]
+    return [Effect(SMOLLM2, as_triple((found - 0.5).tolist()), unit="AUROC above ½")]
 
 
 def beyond_its_reference() -> list[Effect]:
@@ -661,7 +684,7 @@ def frozen_alone() -> list[Effect]:
         return as_triple(rounded(mean_interval(found)))
 
     return [
-        Effect("its reward", rise("prm_reward", 1.0), unit="a response"),
+        Effect("its reward", rise("prm_reward", 1.0), unit="nats × β a response"),
         Effect("accuracy", rise("accuracy", 100.0), "below 0"),
     ]
 
@@ -679,7 +702,11 @@ def other_kinds() -> list[Effect]:
     """Trained on one kind of problem, tested on its opposite, minus a mixed set of equal size."""
     opposite = {"short": "long", "long": "short", "without *": "with *", "with *": "without *"}
     return [
-        Effect(f"trained on {own}, tested on {other}", lab("kind", own, other), "not below 0")
+        Effect(
+            f"trained on {own}, tested on {other}".replace("*", "×"),
+            lab("kind", own, other),
+            "not below 0",
+        )
         for own, other in opposite.items()
     ]
 
@@ -704,6 +731,13 @@ def selection_rules() -> list[Effect]:
 
 
 CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        "A reward model trained on outcomes chooses better answers than the majority",
+        "abstract",
+        "00",
+        ("start_here",),
+        first_look,
+    ),
     Claim(
         "The running sum of β log-ratios is β log E exp(r/β) over completions",
         "Proposition 3.1",
@@ -733,20 +767,6 @@ CLAIMS: tuple[Claim, ...] = (
         lambda: broken("as printed"),
     ),
     Claim(
-        "A reward model trained on outcomes chooses better answers than the majority",
-        "abstract",
-        "00",
-        ("start_here",),
-        first_look,
-    ),
-    Claim(
-        "Trained on outcomes alone, step rewards tell valid steps from wrong ones",
-        "§3",
-        "08",
-        ("baselines",),
-        steps_found,
-    ),
-    Claim(
         "Any of the four objectives gives a reward that beats the majority vote",
         "§4.2, Table 1",
         "06",
@@ -773,6 +793,34 @@ CLAIMS: tuple[Claim, ...] = (
         "06",
         ("objectives",),
         balanced,
+    ),
+    Claim(
+        "A vote weighted by the reward beats the majority vote, at 64 candidates",
+        "§4.3, Figure 3",
+        "07",
+        ("best_of_n",),
+        lambda: weighted_vote("majority vote"),
+    ),
+    Claim(
+        "The weighted vote beats best-of-N by the minimum, at 64 candidates",
+        "§4.3, Figure 3",
+        "07",
+        ("best_of_n",),
+        lambda: weighted_vote("reward, min over steps"),
+    ),
+    Claim(
+        "Best-of-N gains, or loses nothing, from 16 to 64 candidates",
+        "§4.2, Table 1 (weaker generators)",
+        "07",
+        ("best_of_n",),
+        fall_to_64,
+    ),
+    Claim(
+        "Trained on outcomes alone, step rewards tell valid steps from wrong ones",
+        "§3",
+        "08",
+        ("baselines",),
+        steps_found,
     ),
     Claim(
         "The implicit PRM beats Math-Shepherd, as a discriminative head",
@@ -822,27 +870,6 @@ CLAIMS: tuple[Claim, ...] = (
         "08",
         ("baselines",),
         lambda: as_cheap_as_stated("AutoPSV"),
-    ),
-    Claim(
-        "A vote weighted by the reward beats the majority vote, at 64 candidates",
-        "§4.3, Figure 3",
-        "07",
-        ("best_of_n",),
-        lambda: weighted_vote("majority vote"),
-    ),
-    Claim(
-        "The weighted vote beats best-of-N by the minimum, at 64 candidates",
-        "§4.3, Figure 3",
-        "07",
-        ("best_of_n",),
-        lambda: weighted_vote("reward, min over steps"),
-    ),
-    Claim(
-        "Best-of-N gains, or loses nothing, from 16 to 64 candidates",
-        "§4.2, Table 1 (weaker generators)",
-        "07",
-        ("best_of_n",),
-        fall_to_64,
     ),
     Claim(
         "CE works with one response per instruction",
@@ -994,55 +1021,6 @@ CLAIMS: tuple[Claim, ...] = (
         unseen_facts,
     ),
     Claim(
-        "In a second world best of 16 by the minimum beats the majority vote",
-        "abstract",
-        "15",
-        ("second_world",),
-        lambda: in_the_second_world("best of 16: reward, min over steps", "majority"),
-    ),
-    Claim(
-        "In a second world the weighted vote of 64 beats the majority vote",
-        "§4.3, Figure 3",
-        "15",
-        ("second_world",),
-        lambda: in_the_second_world("weighted vote of 64", "majority"),
-    ),
-    Claim(
-        "In a second world the sum over steps loses from 16 to 64 candidates",
-        "chapter 07's finding",
-        "15",
-        ("second_world",),
-        lambda: in_the_second_world("best of 64: reward, sum over steps", "16", "below 0"),
-    ),
-    Claim(
-        "In a second world step rewards rank steps better than log π_ref does",
-        "§3",
-        "15",
-        ("second_world",),
-        steps_in_the_second_world,
-    ),
-    Claim(
-        "A PRM trained on one kind of problem serves the other as well as a mixed one",
-        "open question: kinds of problem",
-        "15",
-        ("open_questions",),
-        other_kinds,
-    ),
-    Claim(
-        "The better the reference, the better the PRM",
-        "open question: the reference",
-        "15",
-        ("open_questions",),
-        better_references,
-    ),
-    Claim(
-        "Choosing instructions by a rule is better than choosing them at random",
-        "open question: instructions",
-        "15",
-        ("open_questions",),
-        selection_rules,
-    ),
-    Claim(
         "True step labels make reinforcement learning better than the outcome alone",
         "head-room of arXiv 2502.01456",
         "12",
@@ -1126,13 +1104,6 @@ CLAIMS: tuple[Claim, ...] = (
         beyond_its_reference,
     ),
     Claim(
-        "Step rewards that guide the search beat best-of-N by them at equal tokens",
-        "arXiv 2408.03314 §5",
-        "14",
-        ("beam_search",),
-        search_against_best_of_n,
-    ),
-    Claim(
         "Trained on outcomes, a pre-trained model tells right solutions of a real model from wrong",
         "abstract",
         "13",
@@ -1154,6 +1125,13 @@ CLAIMS: tuple[Claim, ...] = (
         "13",
         ("real_solutions",),
         real_choices,
+    ),
+    Claim(
+        "Step rewards that guide the search beat best-of-N by them at equal tokens",
+        "arXiv 2408.03314 §5",
+        "14",
+        ("beam_search",),
+        search_against_best_of_n,
     ),
     Claim(
         "Step rewards of an outcome-trained model find the first error better than chance",
@@ -1180,6 +1158,55 @@ CLAIMS: tuple[Claim, ...] = (
         "Table 4",
         "14",
         why_not="needs models of 7B and more and a GPU",
+    ),
+    Claim(
+        "In a second world best of 16 by the minimum beats the majority vote",
+        "abstract",
+        "15",
+        ("second_world",),
+        lambda: in_the_second_world("best of 16: reward, min over steps", "majority"),
+    ),
+    Claim(
+        "In a second world the weighted vote of 64 beats the majority vote",
+        "§4.3, Figure 3",
+        "15",
+        ("second_world",),
+        lambda: in_the_second_world("weighted vote of 64", "majority"),
+    ),
+    Claim(
+        "In a second world the sum over steps loses from 16 to 64 candidates",
+        "chapter 07's finding",
+        "15",
+        ("second_world",),
+        lambda: in_the_second_world("best of 64: reward, sum over steps", "16", "below 0"),
+    ),
+    Claim(
+        "In a second world step rewards rank steps better than log π_ref does",
+        "§3",
+        "15",
+        ("second_world",),
+        steps_in_the_second_world,
+    ),
+    Claim(
+        "A PRM trained on one kind of problem serves the other as well as a mixed one",
+        "open question: kinds of problem",
+        "15",
+        ("open_questions",),
+        other_kinds,
+    ),
+    Claim(
+        "The better the reference, the better the PRM",
+        "open question: the reference",
+        "15",
+        ("open_questions",),
+        better_references,
+    ),
+    Claim(
+        "Choosing instructions by a rule is better than choosing them at random",
+        "open question: instructions",
+        "15",
+        ("open_questions",),
+        selection_rules,
     ),
 )
 
