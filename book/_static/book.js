@@ -19,13 +19,14 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 });
 
-// An interval of a table stays on one line: [0.84, 0.94].
+// An interval of a table stays on one line: [0.84, 0.94], (0.84–0.94).
 document.addEventListener("DOMContentLoaded", () => {
   for (const cell of document.querySelectorAll(".cell_output td")) {
     const walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
     while (walker.nextNode()) {
       const text = walker.currentNode;
       text.data = text.data.replace(/\[(\S+), (\S+)\]/g, "[$1,\u00a0$2]");
+      text.data = text.data.replace(/\((\S+)–(\S+)\)/g, "($1\u2060–\u2060$2)");
     }
   }
 });
