@@ -250,7 +250,11 @@ def weighted_vote(rival: str) -> list[Effect]:
 
 def fall_to_64() -> list[Effect]:
     return [
-        Effect(f"{rule.split()[1]}, {name}", as_triple(curves(world)["rules"][rule]["fall"]))
+        Effect(
+            f"{rule.split()[1]}, {name}",
+            as_triple(curves(world)["rules"][rule]["fall"]),
+            "not below 0",
+        )
         for rule in ("reward, sum over steps", "reward, min over steps")
         for name, world in WORLDS_OF_VOTES.items()
     ]
