@@ -37,7 +37,10 @@ def test_reference_sweep() -> None:
 
 def test_claims_table() -> None:
     groups = {
-        "holds": [("07", "a < b", ["✓ here: 1 & 2", "✗ there: 3"]), ("08", "c", ["✓ all: 4"])],
+        "holds": [
+            ("07", "a < b", ["✓ here: 1 & 2 [0, 4]", "✗ there: 3"]),
+            ("08", "c", ["✓ all: 4"]),
+        ],
         "contradicted": [],
         "not testable here": [("14", "log π_ref given y_<t", ["needs a GPU"])],
     }
@@ -48,7 +51,7 @@ def test_claims_table() -> None:
     assert headings == ["holds (2)", "not testable here (1)"]  # an empty group is left out
     rows = [["|".join(td.itertext()) for td in tr.iter("td")] for tr in page.iter("tr")]
     assert [row for row in rows if row] == [
-        ["07", "a < b", "✓ here: 1 & 2|✗ there: 3"],
+        ["07", "a < b", "✓ here: 1 & 2 [0,\u00a04]|✗ there: 3"],
         ["08", "c", "✓ all: 4"],
         ["14", "log π|ref| given y|<t", "needs a GPU"],
     ]

@@ -52,7 +52,8 @@ def reference_sweep(
 
 
 def _with_subscripts(text: str) -> str:
-    """HTML of a text in which π_θ, π_ref or y_<t stand."""
+    """HTML of a text in which π_θ, π_ref or y_<t stand; an interval stays on one line."""
+    text = re.sub(r"(\[[^],]+,) ", "\\1\u00a0", text)
     return re.sub(r"(?<=[πy])_(θ|ref|&lt;t)", r"<sub>\1</sub>", escape(text))
 
 
