@@ -28,8 +28,8 @@ ARGUMENTS = [
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 #: Text whose contrast with its background is below what WCAG AA asks of it: 4.5, or 3 where large.
-#: Elements of the same colours and size are one entry. Backgrounds are flattened over ancestors;
-#: text on an image is left out.
+#: Elements of the same colours and size are one entry; of the words of code one of each kind is
+#: measured. Backgrounds are flattened over ancestors; text on an image is left out.
 CONTRAST = """() => {
   const canvas = document.createElement('canvas');
   canvas.width = canvas.height = 1;
@@ -71,16 +71,19 @@ CONTRAST = """() => {
     }
     return opacities.get(element);
   };
-  const found = new Map();
+  const found = new Map(), words = new Set();
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const text = walker.currentNode.textContent.trim(), element = walker.currentNode.parentElement;
     if (!text || element.closest('script, style, noscript, mjx-assistive-mml, :disabled')) continue;
+    const word = element.matches('.highlight span') && element.className + background(element);
+    if (words.has(word)) continue;
     const box = element.getBoundingClientRect();
     if (box.width < 2 || box.height < 2) continue;
     if (!element.checkVisibility({visibilityProperty: true, opacityProperty: true})) continue;
     const style = getComputedStyle(element), behind = background(element);
     if (!behind) continue;
+    if (word) words.add(word);
     const colour = [...rgba(element.closest('svg') ? style.fill : style.color)];
     colour[3] *= opacity(element);
     const shades = [luminance(over(colour, behind)), luminance(behind)].sort((a, b) => b - a);
