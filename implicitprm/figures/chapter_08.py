@@ -13,10 +13,10 @@ from implicitprm.figures.style import STYLE
 #: Where step labels come from, told apart by marker and line style; green is the truth.
 LABEL_STYLE: dict[str, dict[str, Any]] = {
     "outcome at every step": {"color": "0.45", "marker": "P", "linestyle": ":"},
-    "Math-Shepherd, soft": {"color": "#56B4E9", "marker": "v", "linestyle": "-."},
-    "Math-Shepherd, hard": {"color": "#E69F00", "marker": "^", "linestyle": "--"},
+    "Math-Shepherd, soft": STYLE["soft"] | {"linestyle": "-."},
+    "Math-Shepherd, hard": STYLE["hard"],
     "AutoPSV": {"color": "0.0", "marker": "D", "linestyle": "-"},
-    "true labels": {"color": "#009E73", "marker": "o", "linestyle": "-"},
+    "true labels": STYLE["correct"],
 }
 
 
